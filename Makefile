@@ -1,0 +1,48 @@
+# One virtual environment, made from hashed lock files; every command below works in a fresh clone.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: venv demo test check fmt gen lock bench clean
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml requirements/dev.txt requirements/uv.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: venv
+	$(BIN)/python -m examples.digits.demo
+
+test: venv
+	$(BIN)/python -m pytest
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/python tools/generate.py --check
+
+fmt: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+gen: venv
+	$(BIN)/python tools/generate.py
+
+# Hashes, and neither index nor download addresses, so that the same files serve behind any mirror.
+lock: venv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --extra local --group dev \
+	  --custom-compile-command "make lock" --output-file requirements/dev.txt pyproject.toml
+
+bench: venv
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

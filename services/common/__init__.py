@@ -1,0 +1,1 @@
+"""Leaf kits that every service may use and that know no service."""

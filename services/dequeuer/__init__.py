@@ -1,0 +1,1 @@
+"""The dequeuer: runs beside one worker's containers, probes them, delivers batches and reports outcomes."""

@@ -1,0 +1,1 @@
+"""The gateway: HTTP/JSON in, gRPC out."""

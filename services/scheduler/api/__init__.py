@@ -1,0 +1,1 @@
+"""The gRPC side: protobuf in, protobuf out, no decisions."""

@@ -1,0 +1,1 @@
+"""The pure core: rules and values. No I/O, no protobuf, no clock."""

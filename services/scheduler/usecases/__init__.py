@@ -1,0 +1,1 @@
+"""What the scheduler does, written against ports: awaits, but knows no vendor."""

@@ -1,0 +1,154 @@
+"""What the use cases need from the world. `adapters/` makes it real; tests may make it different."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.scheduler.domain.model import (
+    ApiVersion,
+    Cursor,
+    History,
+    JobRecord,
+    JobSpec,
+    JobState,
+    OpenBatches,
+    Outcome,
+    Segment,
+    Tally,
+    WorkerRecord,
+)
+
+
+class Clock(Protocol):
+    """Time."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970, by the machine's clock: for people."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump: for waiting."""
+
+
+class Ledger(Protocol):
+    """The durable truth. A write that returned is on disk; one that raised changed nothing.
+
+    Raises `CortexError` with category STORAGE_FULL (kind `ledger.storage_full`) when the disk is full, and with
+    category INTERNAL (kind `ledger.failed`) when the store is broken. Writes are grouped: many callers share a commit.
+    """
+
+    @property
+    def generation(self) -> int:
+        """How often this ledger has been opened by a scheduler, this time included. The upper part of every epoch."""
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes, made with the ledger; signs worker tokens."""
+
+    async def close(self) -> None:
+        """Finish what was asked for and let go of the files."""
+
+    # APIs
+
+    async def put_apis(self, versions: Sequence[ApiVersion]) -> None:
+        """Make these the versions in force, all or none. Earlier versions stay known."""
+
+    async def delete_api(self, name: str) -> None:
+        """Take an API out of force. Its jobs stay known."""
+
+    async def api(self, name: str, api_id: str | None = None) -> ApiVersion | None:
+        """The version in force, or the one asked for (which may be out of force)."""
+
+    async def apis(self) -> list[ApiVersion]:
+        """The versions in force, by name."""
+
+    async def api_versions(self, name: str) -> list[ApiVersion]:
+        """Versions that an API has had, newest first, at most 100."""
+
+    # Jobs
+
+    async def add_job(
+        self, spec: JobSpec, state: JobState, pieces: Iterable[bytes], segments: Sequence[Segment], cursor: Cursor
+    ) -> None:
+        """Accept a job: its item stream (in pieces), its first segments, and where splitting goes on."""
+
+    async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor, state: JobState) -> None:
+        """More segments, together with the cursor behind them."""
+
+    async def set_state(self, job_id: str, state: JobState) -> None:
+        """Where the job is now."""
+
+    async def record(
+        self,
+        job_id: str,
+        outcomes: Sequence[Outcome],
+        histories: Mapping[int, History],
+        tally: Tally,
+        low_water: int,
+    ) -> None:
+        """Outcomes of batches that had none, histories of batches still open, and the counts that follow from both."""
+
+    async def job(self, job_id: str) -> JobRecord | None:
+        """One job."""
+
+    async def jobs(
+        self, api_name: str | None = None, *, running_only: bool = False, limit: int = 100, after: str = ""
+    ) -> list[JobRecord]:
+        """Jobs, newest first (ascending by id), behind the id `after`."""
+
+    async def segments(self, job_id: str, first_index: int, limit: int) -> list[Segment]:
+        """Segments in order, from the one that holds batch `first_index`, at most `limit`."""
+
+    async def read_input(self, job_id: str, start: int, end: int) -> bytes:
+        """A range of the job's item stream; shorter where the stream ends before `end`."""
+
+    async def open_batches(self, job_id: str, low_water: int) -> OpenBatches:
+        """What is open at a restart. Memory in the order of the holes, not of the batches."""
+
+    # Workers
+
+    async def put_worker(self, worker: WorkerRecord) -> None:
+        """A worker is about to be started, or its process is known now."""
+
+    async def remove_worker(self, worker_id: str) -> None:
+        """A worker has ended for good."""
+
+    async def workers(self, job_id: str | None = None) -> list[WorkerRecord]:
+        """Workers that were started and not removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """A worker's process is gone."""
+
+    worker_id: str
+    reason: str
+    """For people."""
+
+
+class WorkerDriver(Protocol):
+    """Starts and ends workers. A worker is one dequeuer with the user's containers."""
+
+    async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
+        """Start a worker's process and say what is known of it now.
+
+        Raises `CortexError` with a sentence for people when it cannot be started.
+        """
+
+    async def adopt(self, worker: WorkerRecord) -> bool:
+        """After a restart: watch a worker that an earlier scheduler started. False when it is gone."""
+
+    async def kill(self, worker: WorkerRecord) -> None:
+        """End a worker's process now, if it is still there."""
+
+    def on_exit(self, callback: Callable[[WorkerExit], None]) -> None:
+        """Call back on the event loop once for each worker whose process is gone, started or adopted."""
+
+    async def write_job_spec(self, job: JobRecord, spec_json: str) -> None:
+        """Make this what the containers of the job's workers find as /cortex/spec/job.json."""
+
+    async def clean_up(self, job_id: str) -> None:
+        """Remove what the job's workers leave behind, their kept output excepted."""
+
+
+Spawn = Callable[[Awaitable[None], str], None]
+"""Runs a task in the background under a name, for as long as the scheduler lives."""
