@@ -596,19 +596,23 @@ class WatchJobRequest(_message.Message):
 
     API_NAME_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    MIN_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     api_name: _builtins.str
     """The job's API."""
     job_id: _builtins.str
     """The job."""
+    min_interval_seconds: _builtins.float
+    """At least so many seconds between two messages; the final status is never delayed. 0 for every change."""
     def __init__(
         self,
         *,
         api_name: _builtins.str = ...,
         job_id: _builtins.str = ...,
+        min_interval_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_name", b"api_name", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_name", b"api_name", "job_id", b"job_id", "min_interval_seconds", b"min_interval_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -159,12 +159,15 @@ class Hello(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
+    COMPLETING_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """Proves that this worker belongs to its job."""
     worker_id: _builtins.str
     """The worker process, known from its WorkerSpec."""
     pid: _builtins.int
     """The dequeuer's process id on its machine."""
+    completing: _builtins.bool
+    """It has been told to POST /on-job-complete: the answer is under way, or in this message's `completion`."""
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldLease]:
         """Leases still held from an earlier stream. They go on."""
@@ -176,10 +179,11 @@ class Hello(_message.Message):
         worker_id: _builtins.str = ...,
         held: _abc.Iterable[Global___HeldLease] | None = ...,
         pid: _builtins.int = ...,
+        completing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "pid", b"pid", "token", b"token", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completing", b"completing", "held", b"held", "pid", b"pid", "token", b"token", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

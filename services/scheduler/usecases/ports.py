@@ -1,9 +1,10 @@
 """What the use cases need from the world. `adapters/` makes it real; tests may make it different."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.scheduler.domain.leases import Lease
 from services.scheduler.domain.model import (
     ApiVersion,
     Cursor,
@@ -71,7 +72,7 @@ class Ledger(Protocol):
     ) -> None:
         """Accept a job: its item stream (in pieces), its first segments, and where splitting goes on."""
 
-    async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor, state: JobState) -> None:
+    async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor) -> None:
         """More segments, together with the cursor behind them."""
 
     async def set_state(self, job_id: str, state: JobState) -> None:
@@ -100,6 +101,9 @@ class Ledger(Protocol):
 
     async def read_input(self, job_id: str, start: int, end: int) -> bytes:
         """A range of the job's item stream; shorter where the stream ends before `end`."""
+
+    async def next_piece(self, job_id: str, offset: int) -> bytes:
+        """The item stream from `offset` to the end of the stored piece that holds it; empty at the stream's end."""
 
     async def open_batches(self, job_id: str, low_water: int) -> OpenBatches:
         """What is open at a restart. Memory in the order of the holes, not of the batches."""
@@ -150,5 +154,49 @@ class WorkerDriver(Protocol):
         """Remove what the job's workers leave behind, their kept output excepted."""
 
 
-Spawn = Callable[[Awaitable[None], str], None]
-"""Runs a task in the background under a name, for as long as the scheduler lives."""
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease on its way to a worker, with what the worker needs to deliver it."""
+
+    lease: Lease
+    payload: bytes
+    """The request's body."""
+    traceparent: str
+
+
+class WorkerLink(Protocol):
+    """The open work stream to one worker. Sending never waits: what is sent at once travels together."""
+
+    def send_grants(self, grants: Sequence[Grant]) -> None:
+        """Batches to deliver."""
+
+    def send_recorded(self, epochs: Sequence[int]) -> None:
+        """Results that the worker may forget."""
+
+    def send_revoked(self, epochs: Sequence[int]) -> None:
+        """Leases to give back where the container does not have their batch yet."""
+
+    def send_complete(self, traceparent: str) -> None:
+        """POST /on-job-complete."""
+
+    def send_shutdown(self, reason: str, grace_seconds: float) -> None:
+        """End."""
+
+    def close(self, reason: str) -> None:
+        """Cut the stream."""
+
+
+class JobTrace(Protocol):
+    """The spans of one job. Losing them loses nothing else."""
+
+    def batch_leased(self, lease: Lease) -> str:
+        """A batch goes out; the traceparent that goes with it."""
+
+    def batch_settled(self, index: int, error: str) -> None:
+        """A batch's attempt is over and, if it was the last, recorded."""
+
+    def job_complete(self) -> str:
+        """/on-job-complete is due; the traceparent that goes with it."""
+
+    def finished(self, state: JobState, tally: Tally) -> None:
+        """The job is over."""

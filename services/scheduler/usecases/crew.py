@@ -1,0 +1,293 @@
+"""The workers of one job: one in each slot, started, watched, replaced, counted and ended.
+
+A worker is a durable fact before its process exists, so that a restarted scheduler knows whom to wait for. It is *lost* when its
+process is gone, or when its stream stays away longer than the grace. A lost worker's slot gets a new one, with backoff.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.common.errors import CortexError
+from services.scheduler.domain.model import ApiVersion, JobRecord, JobStatus, WorkerRecord
+from services.scheduler.usecases.ports import Ledger, WorkerDriver, WorkerExit, WorkerLink
+
+log = logging.getLogger(__name__)
+
+MAX_FAILED_STARTS = 5
+BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
+UNKNOWN_PROCESS_GRACE_SECONDS = 5.0
+"""For a worker of which a crash left no process id: if it was started at all, it calls within this."""
+
+
+class Phase(Enum):
+    """Where a worker is; the values are the names in `worker_counts`."""
+
+    PENDING = "pending"
+    CREATING = "creating"
+    NOT_READY = "not_ready"
+    READY = "ready"
+    TERMINATING = "terminating"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a worker says of its containers."""
+
+    phase: Phase = Phase.PENDING
+    reason: str = ""
+    failed_starts: int = 0
+    out_of_memory: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker process, from before its start until after its end."""
+
+    record: WorkerRecord
+    link: WorkerLink | None = None
+    health: Health = field(default_factory=Health)
+    credit_batches: int = 0
+    credit_bytes: int = 0
+    held_bytes: int = 0
+    delivered: bool = False
+    """It has finished a batch since its start."""
+    leaving: bool = False
+    """It was told to end, or said that it will."""
+    revoked: set[int] = field(default_factory=set)
+    """Epochs asked back and not answered yet."""
+    grace: asyncio.TimerHandle | None = None
+
+    @property
+    def id(self) -> str:
+        """The worker's id."""
+        return self.record.worker_id
+
+    @property
+    def usable(self) -> bool:
+        """Batches may be sent to it now."""
+        return self.link is not None and not self.leaving and self.health.phase is Phase.READY
+
+
+@dataclass(frozen=True, slots=True)
+class CrewSettings:
+    """How patient a crew is. All in seconds."""
+
+    reconnect_grace_seconds: float = 30.0
+    startup_deadline_seconds: float = 600.0
+
+
+class Crew:
+    """All workers of one job."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        driver: WorkerDriver,
+        api: ApiVersion,
+        job: JobRecord,
+        token: Callable[[str], str],
+        settings: CrewSettings,
+        *,
+        on_created: Callable[[], None],
+        on_lost: Callable[[Worker], None],
+        on_hopeless: Callable[[JobStatus, str], None],
+        spawn: Callable[..., None],
+    ) -> None:
+        self._ledger = ledger
+        self._driver = driver
+        self._api = api
+        self._job = job
+        self._token = token
+        self._settings = settings
+        self._on_created = on_created
+        self._on_lost = on_lost
+        self._on_hopeless = on_hopeless
+        self._spawn = spawn
+        self._deadline: asyncio.TimerHandle | None = None
+        self._failed_starts: Counter[int] = Counter()  # by slot: dequeuers in a row that ended without a batch
+        self._ended = asyncio.Event()
+        self.ending = False
+        self.members: dict[str, Worker] = {}
+
+    # Starting
+
+    async def adopt(self, known: Iterable[WorkerRecord]) -> set[str]:
+        """After a restart: take over the workers that may still be there; say whom to wait for."""
+        for record in known:
+            if record.pid is not None and not await self._driver.adopt(record):
+                await self._ledger.remove_worker(record.worker_id)
+                continue
+            worker = self.members[record.worker_id] = Worker(record)
+            self._await_return(worker, UNKNOWN_PROCESS_GRACE_SECONDS if record.pid is None else None)
+        return set(self.members)
+
+    def fill(self, size: int) -> None:
+        """Start a worker in every empty slot of `size`."""
+        self._start_deadline()
+        taken = {worker.record.slot for worker in self.members.values()}
+        for slot in range(size):
+            if slot not in taken:
+                self._spawn(self._start(slot), f"start worker {slot}")
+
+    async def _start(self, slot: int, delay: float = 0.0) -> None:
+        if delay:
+            await asyncio.sleep(delay)
+        if self.ending:
+            return
+        record = WorkerRecord(secrets.token_hex(8), self._job.spec.job_id, slot, None, None)
+        worker = self.members[record.worker_id] = Worker(record)
+        try:
+            await self._ledger.put_worker(record)
+            worker.health = Health(Phase.CREATING)
+            worker.record = await self._driver.start(self._api, self._job, record, self._token(record.worker_id))
+            await self._ledger.put_worker(worker.record)
+        except CortexError as error:
+            log.error("job %s: worker %d cannot be started: %s", self._job.spec.job_id, slot, error.message)
+            await self._gone(worker, f"a worker could not be started: {error.message}")
+            return
+        if worker.id not in self.members:
+            await self._driver.kill(worker.record)  # the job ended meanwhile
+            await self._forget(worker)
+            return
+        self._on_created()
+        if worker.link is None:
+            self._await_return(worker)
+
+    def _start_deadline(self) -> None:
+        if self._deadline is None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._settings.startup_deadline_seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        reasons = sorted({worker.health.reason for worker in self.members.values()} - {""})
+        seconds = self._settings.startup_deadline_seconds
+        self._on_hopeless(
+            JobStatus.WORKER_ERROR,
+            f"no worker became ready within {seconds:g} s" + (f": {'; '.join(reasons)}" if reasons else ""),
+        )
+
+    # What workers say
+
+    def connected(self, worker: Worker, link: WorkerLink) -> None:
+        """A worker opened its stream; an earlier one of it is void."""
+        if worker.link is not None:
+            worker.link.close("replaced by a newer stream")
+        worker.link = link
+        worker.revoked.clear()
+        if worker.grace is not None:
+            worker.grace.cancel()
+            worker.grace = None
+
+    def disconnected(self, worker: Worker, link: WorkerLink) -> None:
+        """A worker's stream broke. It has a while to come back."""
+        if worker.link is not link:
+            return
+        worker.link = None
+        if not worker.leaving and worker.id in self.members:
+            self._await_return(worker)
+
+    def health_changed(self, worker: Worker, health: Health) -> None:
+        """A worker's containers changed."""
+        worker.health = health
+        if health.phase is Phase.READY and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if health.failed_starts >= MAX_FAILED_STARTS:
+            status = JobStatus.WORKER_OOM if health.out_of_memory else JobStatus.WORKER_ERROR
+            self._on_hopeless(
+                status,
+                f"worker {worker.record.slot} failed {health.failed_starts} times in a row without finishing a batch: "
+                f"{health.reason}",
+            )
+
+    def delivered(self, worker: Worker) -> None:
+        """A worker finished a batch: its restart budget is given back."""
+        if not worker.delivered:
+            worker.delivered = True
+            self._failed_starts.pop(worker.record.slot, None)
+
+    # Losing
+
+    def _await_return(self, worker: Worker, seconds: float | None = None) -> None:
+        if worker.grace is not None:
+            worker.grace.cancel()
+        loop = asyncio.get_running_loop()
+        seconds = self._settings.reconnect_grace_seconds if seconds is None else seconds
+        worker.grace = loop.call_later(seconds, self._stayed_away, worker)
+
+    def _stayed_away(self, worker: Worker) -> None:
+        log.warning("job %s: worker %d did not come back; replacing it", self._job.spec.job_id, worker.record.slot)
+        self._spawn(self._gone(worker, "its dequeuer did not come back"), f"end worker {worker.record.slot}")
+
+    def exited(self, exit_: WorkerExit) -> None:
+        """A worker's process is gone."""
+        worker = self.members.get(exit_.worker_id)
+        if worker is not None:
+            self._spawn(self._gone(worker, exit_.reason), f"end worker {worker.record.slot}")
+
+    async def _gone(self, worker: Worker, reason: str) -> None:
+        """Take a worker out, for good, and put another one in its slot."""
+        if self.members.pop(worker.id, None) is None:
+            return
+        if worker.grace is not None:
+            worker.grace.cancel()
+        if worker.link is not None:
+            worker.link.close("the worker is gone")
+        await self._driver.kill(worker.record)
+        await self._forget(worker)
+        self._on_lost(worker)
+        if self.ending:
+            if not self.members:
+                self._ended.set()
+            return
+        slot = worker.record.slot
+        self._failed_starts[slot] += 0 if worker.delivered else 1
+        failed = self._failed_starts[slot]
+        if failed >= MAX_FAILED_STARTS:
+            self._on_hopeless(
+                JobStatus.WORKER_ERROR,
+                f"worker {slot} failed {failed} times in a row without finishing a batch: {reason}",
+            )
+            return
+        delay = BACKOFF_SECONDS[min(failed, len(BACKOFF_SECONDS) - 1)]
+        self._spawn(self._start(slot, delay), f"start worker {slot}")
+
+    async def _forget(self, worker: Worker) -> None:
+        try:
+            await self._ledger.remove_worker(worker.id)
+        except CortexError as error:
+            # It stays known; the next start of the scheduler finds that its process is gone.
+            log.warning("worker %s stays in the ledger: %s", worker.id, error.message)
+
+    # Ending
+
+    async def end(self, reason: str, grace_seconds: float, patience_seconds: float) -> None:
+        """Tell all workers to end; kill those that have not within `patience_seconds`."""
+        self.ending = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for worker in list(self.members.values()):
+            worker.leaving = True
+            if worker.link is not None:
+                worker.link.send_shutdown(reason, grace_seconds)
+            else:
+                self._spawn(self._gone(worker, reason), f"end worker {worker.record.slot}")
+        if not self.members:
+            self._ended.set()
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            for worker in list(self.members.values()):
+                await self._gone(worker, "it did not end in time")
+
+    def counts(self) -> Counter[str]:
+        """Workers by phase."""
+        return Counter(
+            (Phase.TERMINATING if worker.leaving else worker.health.phase).value for worker in self.members.values()
+        )

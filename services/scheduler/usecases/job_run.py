@@ -1,0 +1,475 @@
+"""One job that is not over: everything that happens to it comes together here.
+
+It all runs on one event loop. What workers report changes the lease book at once; outcomes become durable in the recorder, and
+what follows from them (the next lease, the end of the job) follows only then. State changes go through one task in order, so
+that each is on disk before anyone sees it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from services.common.errors import CortexError
+from services.scheduler.domain import lifecycle
+from services.scheduler.domain.leases import MAX_LOSSES, Lease, LeaseBook, Verdict
+from services.scheduler.domain.lifecycle import Life
+from services.scheduler.domain.model import (
+    ApiVersion,
+    Completion,
+    History,
+    JobRecord,
+    JobStatus,
+    Outcome,
+    WorkerRecord,
+)
+from services.scheduler.domain.partition import Partitioner
+from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
+from services.scheduler.usecases.dispatch import Dispatcher
+from services.scheduler.usecases.feed import Feed
+from services.scheduler.usecases.ports import Clock, JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
+from services.scheduler.usecases.recorder import MAX_BACKLOG, Acknowledgement, Recorder
+
+log = logging.getLogger(__name__)
+
+PERSIST_RETRY_SECONDS = 1.0
+STOP_GRACE_SECONDS = 5.0
+"""For the containers of a job that is over: from being told to end until they are killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """How one attempt ended, as its worker reports it."""
+
+    index: int
+    epoch: int
+    succeeded: bool
+    http_status: int
+    seconds: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """A lease as a returning worker remembers it."""
+
+    index: int
+    epoch: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A lease that a worker gives back."""
+
+    index: int
+    epoch: int
+    lost_in_container: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all runs share."""
+
+    ledger: Ledger
+    driver: WorkerDriver
+    clock: Clock
+    trace: Callable[[JobRecord], JobTrace]
+    token: Callable[[str, str], str]
+    """Signs a token for (job id, worker id)."""
+    job_document: Callable[[JobRecord], str]
+    """The contents of /cortex/spec/job.json."""
+    crew: CrewSettings
+
+
+class JobRun:
+    """A job from its acceptance, or from the scheduler's restart, to its end."""
+
+    def __init__(self, around: Surroundings, api: ApiVersion, job: JobRecord, max_concurrency: int) -> None:
+        self._around = around
+        self._api = api
+        self._job = job
+        self._max_concurrency = max_concurrency
+        self._life = Life(job.state)
+        if job.cursor.done:
+            # The last segments are written before the state that tells their number.
+            self._life = Life(replace(job.state, total_batches=job.cursor.next_index))
+        self._events: asyncio.Queue[lifecycle.Event] = asyncio.Queue()
+        self._watchers: set[asyncio.Event] = set()
+        self._recovering: set[str] = set()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._trace = around.trace(job)
+        self._book = LeaseBook(around.ledger.generation)
+        self._feed = Feed(around.ledger, job.spec.job_id, self._book, self._dispatch)
+        self._recorder = Recorder(around.ledger, job.spec.job_id, self._book, job.tally, self._on_recorded)
+        self._dispatcher = Dispatcher(self._book, self._feed, self._trace, max_concurrency)
+        self._crew = Crew(
+            around.ledger,
+            around.driver,
+            api,
+            job,
+            lambda worker_id: around.token(job.spec.job_id, worker_id),
+            around.crew,
+            on_created=lambda: self._post(lifecycle.WorkerCreated()),
+            on_lost=self._on_worker_lost,
+            on_hopeless=self.end,
+            spawn=self._spawn,
+        )
+        self.over = asyncio.Event()
+        """Set when the job's state is final, and durably so."""
+
+    # What others read
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self._job.spec.job_id
+
+    @property
+    def api(self) -> ApiVersion:
+        """The API version that the job runs."""
+        return self._api
+
+    @property
+    def record(self) -> JobRecord:
+        """The job as it is on disk."""
+        return JobRecord(self._job.spec, self._life.state, self._recorder.tally, self._job.cursor, self._job.low_water)
+
+    @property
+    def known_batches(self) -> int:
+        """Batches that exist so far."""
+        return self._feed.known
+
+    @property
+    def leased_batches(self) -> int:
+        """Batches in workers' hands, or whose outcome is not on disk yet."""
+        return self._book.leased
+
+    @property
+    def trouble(self) -> str:
+        """What holds the job up just now, for people; empty when all is well."""
+        return self._recorder.trouble
+
+    def worker_counts(self) -> dict[str, int]:
+        """Workers by state."""
+        return dict(self._crew.counts())
+
+    def watch(self) -> asyncio.Event:
+        """An event that is set at every change, until `unwatch`."""
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        return changed
+
+    def unwatch(self, changed: asyncio.Event) -> None:
+        """No longer interested."""
+        self._watchers.discard(changed)
+
+    # Life
+
+    async def run(self, resumed: bool) -> None:
+        """Live until the job is over and its workers are gone. Cancelled: leave everything as it is, durably."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            background = [
+                tasks.create_task(self._obey_events(), name="events"),
+                tasks.create_task(self._recorder.run(), name="recorder"),
+                tasks.create_task(self._feed.run(), name="feed"),
+            ]
+            timeout = self._arm_timeout()
+            await self._around.driver.write_job_spec(self._job, self._around.job_document(self._job))
+            if resumed:
+                await self._recover()
+            else:
+                self._feed.extend(self._job.cursor.next_index)
+            self._crew.fill(self._job.spec.workers)
+            splitting = tasks.create_task(self._split_rest(), name="split")
+            self._settle()
+            await self.over.wait()
+            if timeout is not None:
+                timeout.cancel()
+            splitting.cancel()
+            reason = f"the job is over: {self._life.state.status.value}"
+            await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
+            await self._around.driver.clean_up(self.id)
+            self._crew.ending = True
+            for task in background:
+                task.cancel()
+
+    async def hand_back(self, grace_seconds: float) -> None:
+        """The scheduler ends: let the workers finish or give back what they hold, within the grace."""
+        await self._crew.end("the system is stopping", grace_seconds, patience_seconds=grace_seconds)
+
+    def _arm_timeout(self) -> asyncio.TimerHandle | None:
+        seconds = self._job.spec.timeout_seconds
+        if seconds is None:
+            return None
+        elapsed = (self._around.clock.now_ns() - self._job.spec.created_ns) / 1e9
+        reason = f"the job did not finish within its timeout of {seconds} s"
+        loop = asyncio.get_running_loop()
+        return loop.call_later(max(0.0, seconds - elapsed), self.end, JobStatus.TIMED_OUT, reason)
+
+    async def _recover(self) -> None:
+        """After a restart: find what is open, and wait for the workers that may hold some of it."""
+        found = await self._around.ledger.open_batches(self.id, self._job.low_water)
+        self._book.restore(found)
+        known = await self._around.ledger.workers(self.id)
+        self._recovering = set(record.worker_id for record in known)
+        self._recovering &= await self._crew.adopt(known)
+        self._feed.extend(self._job.cursor.next_index)
+
+    async def _split_rest(self) -> None:
+        """Split what of the input is not in batches yet, while work goes on."""
+        spec, cursor = self._job.spec, self._job.cursor
+        if cursor.done:
+            return
+        partitioner = Partitioner(spec.batch_size, cursor)
+        offset = cursor.offset
+        while not partitioner.cursor.done:
+            piece = await self._around.ledger.next_piece(self.id, offset)
+            offset += len(piece)
+            segments = partitioner.feed(piece) if piece else partitioner.finish()
+            if segments or not piece:
+                cursor = partitioner.cursor
+                await self._until_done(partial(self._around.ledger.add_segments, self.id, segments, cursor))
+                self._feed.extend(cursor.next_index)
+        self._post(lifecycle.InputSplit(cursor.next_index))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        if self._tasks is None:
+            work.close()
+            return
+        self._tasks.create_task(work, name=name)
+
+    # Events
+
+    def end(self, status: JobStatus, reason: str) -> None:
+        """End the job before its work is done."""
+        self._post(lifecycle.Ended(status, reason, self._around.clock.now_ns()))
+
+    def _post(self, event: lifecycle.Event) -> None:
+        self._events.put_nowait(event)
+
+    async def _obey_events(self) -> None:
+        """Let events change the job's life, one after the other, each durable before it is visible."""
+        while not self.over.is_set():
+            life, effects = lifecycle.advance(self._life, await self._events.get())
+            for effect in effects:
+                match effect:
+                    case lifecycle.Persist():
+                        await self._until_done(partial(self._around.ledger.set_state, self.id, life.state))
+                    case lifecycle.AskCompletion(worker):
+                        link = self._crew.members[worker].link if worker in self._crew.members else None
+                        if link is not None:
+                            link.send_complete(self._trace.job_complete())
+                    case lifecycle.DescribeJob():
+                        self._life = life
+                        await self._around.driver.write_job_spec(self.record, self._around.job_document(self.record))
+                        self._settle()
+                    case lifecycle.EndWorkers():
+                        self._life = life
+                        self._trace.finished(life.state, self._recorder.tally)
+                        self.over.set()
+            self._life = life
+            self._changed()
+
+    async def _until_done(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Repeat a write until the ledger takes it."""
+        while True:
+            try:
+                return await write()
+            except CortexError as error:
+                log.error("job %s: cannot be written, trying again: %s", self.id, error.message)
+                await asyncio.sleep(PERSIST_RETRY_SECONDS)
+
+    def _changed(self) -> None:
+        for watcher in self._watchers:
+            watcher.set()
+
+    def _settle(self) -> None:
+        """Tell the job's life how the batches stand, where that can matter."""
+        tally, total = self._recorder.tally, self._life.state.total_batches
+        final = tally.batches_succeeded + tally.batches_failed
+        if total is None or final < total or self._recovering:
+            return
+        ready = sorted((w for w in self._crew.members.values() if w.usable), key=lambda worker: worker.record.slot)
+        candidates = tuple(worker.id for worker in ready)
+        self._post(lifecycle.Settled(final, tally.batches_failed, self._book.leased, candidates))
+
+    def _dispatch(self) -> None:
+        if self.over.is_set() or self._crew.ending or self._recovering or self._recorder.backlog > MAX_BACKLOG:
+            return
+        self._dispatcher.dispatch(self._crew.members.values(), input_split=self._life.state.total_batches is not None)
+
+    def _on_recorded(self, outcomes: list[Outcome], acknowledgements: list[Acknowledgement]) -> None:
+        by_worker: dict[str, list[int]] = {}
+        for acknowledgement in acknowledgements:
+            by_worker.setdefault(acknowledgement.worker, []).append(acknowledgement.epoch)
+        for worker_id, epochs in by_worker.items():
+            worker = self._crew.members.get(worker_id)
+            if worker is not None and worker.link is not None:
+                worker.link.send_recorded(epochs)
+        for outcome in outcomes:
+            self._trace.batch_settled(outcome.index, outcome.error)
+        self._settle()
+        self._dispatch()
+        self._changed()
+
+    # What workers say
+
+    def worker(self, worker_id: str) -> Worker | None:
+        """A worker of this job."""
+        return self._crew.members.get(worker_id)
+
+    def hello(
+        self,
+        worker: Worker,
+        link: WorkerLink,
+        held: Sequence[HeldLease],
+        results: Sequence[AttemptResult],
+        *,
+        completing: bool,
+    ) -> list[int]:
+        """A worker opens its stream. Returns the epochs of held leases that are not honoured.
+
+        `completing`: it has been told to POST /on-job-complete.
+        """
+        self._crew.connected(worker, link)
+        known = self._feed.known
+        dropped = [
+            lease.epoch
+            for lease in held
+            if not self._book.adopt(lease.index, lease.epoch, lease.attempt, worker.id, known)
+        ]
+        for result in results:
+            self._book.adopt(result.index, result.epoch, self._book.attempts(result.index) + 1, worker.id, known)
+        # What the worker no longer remembers, it did not get: its stream broke under way.
+        remembered = {lease.epoch for lease in held} | {result.epoch for result in results}
+        for lease in list(self._book.held(worker.id)):
+            if lease.epoch not in remembered:
+                self._release(worker, lease, lost=False)
+        worker.held_bytes = sum(lease.size for lease in self._book.held(worker.id))
+        if completing:
+            self._post(lifecycle.CompletionUnderWay(worker.id))
+        elif self._life.completer == worker.id:
+            link.send_complete(self._trace.job_complete())  # the request was lost with the last stream
+        self._recovered(worker)
+        return dropped
+
+    def _recovered(self, worker: Worker) -> None:
+        if worker.id in self._recovering:
+            self._recovering.discard(worker.id)
+            if not self._recovering:
+                self._feed.wake()
+                self._settle()
+        self._dispatch()
+
+    def disconnected(self, worker: Worker, link: WorkerLink) -> None:
+        """A worker's stream broke."""
+        self._crew.disconnected(worker, link)
+        self._changed()
+
+    def exited(self, exit_: WorkerExit) -> None:
+        """A worker's process is gone."""
+        self._crew.exited(exit_)
+
+    def leaving(self, worker: Worker) -> None:
+        """A worker says that it ends."""
+        worker.leaving = True
+
+    def credit(self, worker: Worker, batches: int, size: int) -> None:
+        """A worker says how much it may hold."""
+        worker.credit_batches, worker.credit_bytes = batches, size
+        self._dispatch()
+
+    def health(self, worker: Worker, health: Health) -> None:
+        """A worker's containers changed."""
+        self._crew.health_changed(worker, health)
+        self._settle()
+        self._dispatch()
+        self._changed()
+
+    def results(self, worker: Worker, results: Sequence[AttemptResult]) -> None:
+        """Attempts ended."""
+        void = [result.epoch for result in results if not self._take(worker, result)]
+        if void and worker.link is not None:
+            worker.link.send_recorded(void)
+        self._dispatch()
+
+    def _take(self, worker: Worker, result: AttemptResult) -> bool:
+        """Take a result for recording. False when it counts for nothing."""
+        index, acknowledgement = result.index, Acknowledgement(worker.id, result.epoch)
+        worker.held_bytes -= self._book.size_of(index, result.epoch)
+        attempts = self._book.attempts(index) + 1
+        if result.succeeded:
+            verdict, lease = self._book.succeed(index)
+            self._free(worker, lease)
+            self._crew.delivered(worker)
+        else:
+            verdict = self._book.fail(index, result.epoch)
+        match verdict:
+            case Verdict.VOID:
+                return False
+            case Verdict.WAIT:
+                self._recorder.acknowledge_with_next(acknowledgement)
+            case Verdict.RETRY:
+                history = self._book.histories[index]
+                self._trace.batch_settled(index, result.error)
+                self._recorder.setback(index, history, attempt=True, acknowledgement=acknowledgement)
+                self._feed.wake()
+            case Verdict.FINAL:
+                now_ns, status = self._around.clock.now_ns(), result.http_status
+                outcome = Outcome(index, result.succeeded, attempts, status, result.error, now_ns)
+                self._recorder.outcome(outcome, result.seconds, acknowledgement)
+        return True
+
+    def _free(self, reporter: Worker, lease: Lease | None) -> None:
+        """A batch that succeeded elsewhere is nobody's any more."""
+        holder = self._crew.members.get(lease.worker) if lease is not None else None
+        if lease is None or holder is None or holder is reporter:
+            return
+        holder.held_bytes -= lease.size
+        if holder.link is not None:
+            holder.link.send_revoked([lease.epoch])
+
+    def returned(self, worker: Worker, returned: Sequence[Returned]) -> None:
+        """A worker gives leases back."""
+        for entry in returned:
+            worker.revoked.discard(entry.epoch)
+            lease = self._book.lease(entry.index, entry.epoch)
+            if lease is not None:
+                self._release(worker, lease, lost=entry.lost_in_container)
+        self._feed.wake()
+        self._settle()
+        self._dispatch()
+
+    def completion(self, worker: Worker, completion: Completion) -> None:
+        """The container answered /on-job-complete."""
+        failed = self._recorder.tally.batches_failed
+        self._post(lifecycle.CompletionAnswered(worker.id, completion, failed, self._around.clock.now_ns()))
+
+    def _release(self, worker: Worker, lease: Lease, *, lost: bool) -> None:
+        worker.held_bytes -= lease.size
+        verdict = self._book.release(lease.index, lease.epoch, lost=lost)
+        history = self._book.histories.get(lease.index, History())
+        if verdict is Verdict.FINAL:
+            error = f"{MAX_LOSSES} workers were lost while they had this batch"
+            attempts = history.attempts
+            now_ns = self._around.clock.now_ns()
+            self._recorder.outcome(Outcome(lease.index, False, attempts, 0, error, now_ns), None, None)
+        elif lost:
+            self._recorder.setback(lease.index, history, attempt=False, acknowledgement=None)
+        self._trace.batch_settled(lease.index, "given back")
+
+    def _on_worker_lost(self, worker: Worker) -> None:
+        """A worker is gone. Its oldest leases, as many as it works on at once, may have been in its container."""
+        for position, lease in enumerate(list(self._book.held(worker.id))):
+            # A worker that was told to end, or said that it will, did not die of its batches.
+            lost = position < self._max_concurrency and not worker.leaving
+            self._release(worker, lease, lost=lost)
+        self._post(lifecycle.WorkerLost(worker.id))
+        self._feed.wake()
+        self._recovered(worker)
+        self._settle()
+        self._changed()

@@ -1,0 +1,158 @@
+"""Makes outcomes durable, then tells everyone.
+
+Results gather while a write is under way, so the busier a job is, the more outcomes share a commit. A write that fails (a full
+disk) is tried again until it succeeds: nothing is told before it is on disk, and workers keep their results meanwhile.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from services.common.errors import CortexError
+from services.scheduler.domain.leases import LeaseBook
+from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, History, Outcome, Tally
+from services.scheduler.usecases.ports import Ledger
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+MAX_BACKLOG = 8192
+"""While more outcomes than this wait to be written, no batches are leased."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Whom to tell that a result is on disk."""
+
+    worker: str
+    epoch: int
+
+
+class Recorder:
+    """The outcomes of one job on their way to the ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        job_id: str,
+        book: LeaseBook,
+        tally: Tally,
+        on_recorded: Callable[[list[Outcome], list[Acknowledgement]], None],
+    ) -> None:
+        self._ledger = ledger
+        self._job_id = job_id
+        self._book = book
+        self._on_recorded = on_recorded
+        self._outcomes: list[Outcome] = []
+        self._acknowledgements: list[Acknowledgement] = []
+        self._histories: dict[int, History] = {}
+        self._next = _Running(tally)
+        self._work = asyncio.Event()
+        self.tally = tally
+        """Counts of what is on disk."""
+        self.trouble = ""
+        """Why nothing can be written just now; empty when all is well."""
+
+    @property
+    def backlog(self) -> int:
+        """Outcomes that wait to be written."""
+        return len(self._outcomes)
+
+    def outcome(self, outcome: Outcome, seconds: float | None, acknowledgement: Acknowledgement | None) -> None:
+        """A batch is final. `seconds`: how long its last attempt took, None when its end was no attempt."""
+        self._outcomes.append(outcome)
+        self._histories.pop(outcome.index, None)
+        self._next.batch(outcome.succeeded)
+        if seconds is not None:
+            self._next.attempt(outcome.succeeded, seconds)
+        if acknowledgement is not None:
+            self._acknowledgements.append(acknowledgement)
+        self._work.set()
+
+    def setback(self, index: int, history: History, *, attempt: bool, acknowledgement: Acknowledgement | None) -> None:
+        """A batch goes on with one more failed attempt, or one more lost worker, behind it."""
+        self._histories[index] = history
+        if attempt:
+            self._next.attempt(succeeded=False, seconds=0.0)
+        if acknowledgement is not None:
+            self._acknowledgements.append(acknowledgement)
+        self._work.set()
+
+    def acknowledge_with_next(self, acknowledgement: Acknowledgement) -> None:
+        """A result whose batch is just being recorded by another one: tell its worker along with that."""
+        self._acknowledgements.append(acknowledgement)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write what gathers until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            await self._write()
+
+    async def _write(self) -> None:
+        outcomes, histories, acknowledgements, tally = self._take()
+        while True:
+            try:
+                await self._commit(outcomes, histories, acknowledgements, tally)
+            except CortexError as error:
+                if not self.trouble:
+                    log.error("job %s: outcomes cannot be written, trying again: %s", self._job_id, error.message)
+                self.trouble = error.message
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self.trouble = ""
+                return
+
+    def _take(self) -> tuple[list[Outcome], dict[int, History], list[Acknowledgement], Tally]:
+        taken = (self._outcomes, self._histories, self._acknowledgements, self._next.tally())
+        self._outcomes, self._histories, self._acknowledgements = [], {}, []
+        return taken
+
+    async def _commit(
+        self,
+        outcomes: list[Outcome],
+        histories: dict[int, History],
+        acknowledgements: list[Acknowledgement],
+        tally: Tally,
+    ) -> None:
+        if outcomes or histories:
+            low_water = self._book.low_water({outcome.index for outcome in outcomes})
+            await self._ledger.record(self._job_id, outcomes, histories, tally, low_water)
+        self.tally = tally
+        for outcome in outcomes:
+            self._book.recorded(outcome.index)
+        self._on_recorded(outcomes, acknowledgements)
+
+
+class _Running:
+    """A tally under way: counting in place costs a tenth of building a new one for each batch."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._base = tally
+        self._batches = [tally.batches_failed, tally.batches_succeeded]
+        self._attempts = [tally.attempts_failed, tally.attempts_succeeded]
+        self._seconds = tally.succeeded_seconds
+        self._buckets = list(tally.buckets)
+
+    def batch(self, succeeded: bool) -> None:
+        self._batches[succeeded] += 1
+
+    def attempt(self, succeeded: bool, seconds: float) -> None:
+        self._attempts[succeeded] += 1
+        if succeeded:
+            self._seconds += seconds
+            self._buckets[bisect_left(BUCKET_BOUNDS_SECONDS, seconds)] += 1
+
+    def tally(self) -> Tally:
+        return replace(
+            self._base,
+            batches_succeeded=self._batches[True],
+            batches_failed=self._batches[False],
+            attempts_succeeded=self._attempts[True],
+            attempts_failed=self._attempts[False],
+            succeeded_seconds=self._seconds,
+            buckets=tuple(self._buckets),
+        )
