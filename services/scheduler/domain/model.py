@@ -136,7 +136,7 @@ class Segment:
 
     first_index: int
     start: int
-    lengths: array[int]
+    lengths: "array[int]"  # in quotes: array takes no parameters at run time before Python 3.12
     """Unsigned 32-bit (`array("I")`)."""
 
 

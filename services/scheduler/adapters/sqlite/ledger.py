@@ -1,0 +1,319 @@
+"""The `Ledger` port on SQLite.
+
+One file in WAL mode with `synchronous = FULL`. Writes go through one thread that groups commits (`writer.py`), reads
+through others (`readers.py`). Each method hands over one operation: a function of a connection, whose values were
+taken from its arguments before, so that it can be run again.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from services.scheduler.adapters.sqlite import database, rows
+from services.scheduler.adapters.sqlite.open_batches import find_open_batches
+from services.scheduler.adapters.sqlite.readers import Readers
+from services.scheduler.adapters.sqlite.writer import Writer
+from services.scheduler.domain.model import (
+    ApiVersion,
+    Cursor,
+    History,
+    JobRecord,
+    JobSpec,
+    JobState,
+    OpenBatches,
+    Outcome,
+    Segment,
+    Tally,
+    WorkerRecord,
+)
+
+READERS = 2
+"""Reads at once: one that is long (a restart's look at a huge job) leaves the other for dispatch."""
+
+MAX_INPUT_ROW_BYTES = 1024 * 1024
+INPUT_ROWS_AT_ONCE = 8
+"""SQLite copies what is bound: at most 8 MiB."""
+
+_VERSIONS_KEPT_IN_SIGHT = 100
+
+
+class SqliteLedger:
+    """See `usecases/ports.py`. Belongs to the event loop on which it was opened."""
+
+    def __init__(self, identity: database.Identity, lock: int, writer: Writer, readers: Readers) -> None:
+        self._identity = identity
+        self._lock = lock
+        self._writer = writer
+        self._readers = readers
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        """Open the ledger, or make a new one, and count this opening.
+
+        Raises `CortexError`: `ledger.in_use`, `ledger.version_not_supported`, `ledger.storage_full`, `ledger.failed`.
+        """
+        lock, connection, identity, reading = await asyncio.to_thread(_open, path)
+        explain = partial(database.explain, path=path)
+        return cls(identity, lock, Writer(connection, explain), Readers(reading, explain))
+
+    @property
+    def generation(self) -> int:
+        """See the port."""
+        return self._identity.generation
+
+    @property
+    def secret(self) -> bytes:
+        """See the port."""
+        return self._identity.secret
+
+    async def close(self) -> None:
+        """See the port. May be called again."""
+        await self._readers.close()
+        await self._writer.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    # APIs
+
+    async def put_apis(self, versions: Sequence[ApiVersion]) -> None:
+        """See the port."""
+        values = [(v.name, v.api_id, v.endpoint, v.spec_json, v.deployed_ns) for v in versions]
+
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.executemany(f"REPLACE INTO api_versions ({rows.API_COLUMNS}) VALUES (?, ?, ?, ?, ?)", values)  # noqa: S608  # constants
+            connection.executemany("REPLACE INTO apis (name, api_id) VALUES (?, ?)", [value[:2] for value in values])
+
+        await self._writer.submit(operation)
+
+    async def delete_api(self, name: str) -> None:
+        """See the port."""
+        await self._execute("DELETE FROM apis WHERE name = ?", (name,))
+
+    async def api(self, name: str, api_id: str | None = None) -> ApiVersion | None:
+        """See the port."""
+        wanted = "(SELECT api_id FROM apis WHERE name = :name)" if api_id is None else ":api_id"
+        found = await self._select(
+            f"SELECT {rows.API_COLUMNS} FROM api_versions WHERE name = :name AND api_id = {wanted}",  # noqa: S608  # constants
+            {"name": name, "api_id": api_id},
+        )
+        return rows.api_of(found[0]) if found else None
+
+    async def apis(self) -> list[ApiVersion]:
+        """See the port."""
+        query = f"SELECT {rows.API_COLUMNS} FROM apis JOIN api_versions USING (name, api_id) ORDER BY name"  # noqa: S608  # constants
+        return [rows.api_of(row) for row in await self._select(query)]
+
+    async def api_versions(self, name: str) -> list[ApiVersion]:
+        """See the port."""
+        query = f"SELECT {rows.API_COLUMNS} FROM api_versions WHERE name = ? ORDER BY deployed_ns DESC LIMIT ?"  # noqa: S608  # constants
+        return [rows.api_of(row) for row in await self._select(query, (name, _VERSIONS_KEPT_IN_SIGHT))]
+
+    # Jobs
+
+    async def add_job(
+        self, spec: JobSpec, state: JobState, pieces: Iterable[bytes], segments: Sequence[Segment], cursor: Cursor
+    ) -> None:
+        """See the port."""
+        queue = spec.dead_letter_queue
+        job = (
+            *(spec.job_id, spec.api_name, spec.api_id, spec.workers, spec.batch_size),
+            *(spec.timeout_seconds, spec.batch_timeout_seconds),
+            *((None, None) if queue is None else (queue.arn, queue.max_receive_count)),
+            *(spec.created_ns, spec.traceparent, *rows.state_columns(state)),
+            *(*rows.tally_columns(Tally()), cursor.next_index, cursor.offset, cursor.done, 0),
+        )
+        pieces = tuple(pieces)
+        segments = tuple(segments)
+
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO jobs (job_id, api_name, api_id, workers, batch_size, timeout_seconds,"  # noqa: S608  # constants
+                " batch_timeout_seconds, dead_letter_arn, max_receive_count, created_ns, traceparent,"
+                " status, final, reason, total_batches, completion_http_status, completion_error, ended_ns,"
+                " batches_succeeded, batches_failed, attempts_succeeded, attempts_failed, succeeded_seconds, buckets,"
+                " next_index, input_offset, input_done, low_water)"
+                f" VALUES ({', '.join('?' * len(job))})",
+                job,
+            )
+            key = rows.job_key(connection, spec.job_id)
+            if spec.config_json:
+                connection.execute("INSERT INTO job_configs VALUES (?, ?)", (key, spec.config_json))
+            stream = rows.input_rows(key, pieces, MAX_INPUT_ROW_BYTES)
+            rows.insert_rows(connection, "INTO input", 3, stream, INPUT_ROWS_AT_ONCE)
+            _insert_segments(connection, key, segments)
+
+        await self._writer.submit(operation)
+
+    async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor, state: JobState) -> None:
+        """See the port."""
+        segments = tuple(segments)
+        values = (cursor.next_index, cursor.offset, cursor.done)
+
+        def operation(connection: sqlite3.Connection) -> None:
+            key = rows.job_key(connection, job_id)
+            _insert_segments(connection, key, segments)
+            connection.execute(
+                "UPDATE jobs SET next_index = ?, input_offset = ?, input_done = ? WHERE key = ?", (*values, key)
+            )
+            _update_state(connection, key, state)
+
+        await self._writer.submit(operation)
+
+    async def set_state(self, job_id: str, state: JobState) -> None:
+        """See the port."""
+
+        def operation(connection: sqlite3.Connection) -> None:
+            _update_state(connection, rows.job_key(connection, job_id), state)
+
+        await self._writer.submit(operation)
+
+    async def record(
+        self,
+        job_id: str,
+        outcomes: Sequence[Outcome],
+        histories: Mapping[int, History],
+        tally: Tally,
+        low_water: int,
+    ) -> None:
+        """See the port."""
+        finals = [(o.index, o.succeeded, o.attempts, o.http_status, o.error, o.ended_ns) for o in outcomes]
+        opens = [(index, history.attempts, history.losses) for index, history in histories.items()]
+        counts = rows.tally_columns(tally)
+
+        def operation(connection: sqlite3.Connection) -> None:
+            key = rows.job_key(connection, job_id)
+            final_rows = [(key, *final) for final in finals]
+            rows.insert_rows(connection, "OR IGNORE INTO outcomes", 7, final_rows, rows.MAX_ROWS_AT_ONCE)
+            open_rows = [(key, *open_) for open_ in opens]
+            rows.insert_rows(connection, "OR REPLACE INTO histories", 4, open_rows, rows.MAX_ROWS_AT_ONCE)
+            # Histories of final batches above the low-water mark go when it reaches them; nobody is told of them.
+            connection.execute("DELETE FROM histories WHERE job = ? AND batch < ?", (key, low_water))
+            connection.execute(
+                "UPDATE jobs SET batches_succeeded = ?, batches_failed = ?, attempts_succeeded = ?,"
+                " attempts_failed = ?, succeeded_seconds = ?, buckets = ?, low_water = max(low_water, ?) WHERE key = ?",
+                (*counts, low_water, key),
+            )
+
+        await self._writer.submit(operation)
+
+    async def job(self, job_id: str) -> JobRecord | None:
+        """See the port."""
+        found = await self._select(_jobs_query(["job_id = :job_id"]), {"job_id": job_id, "limit": 1})
+        return rows.job_of(found[0]) if found else None
+
+    async def jobs(
+        self, api_name: str | None = None, *, running_only: bool = False, limit: int = 100, after: str = ""
+    ) -> list[JobRecord]:
+        """See the port."""
+        conditions = ["job_id > :after"]
+        if api_name is not None:
+            conditions.append("api_name = :api_name")
+        if running_only:
+            conditions.append("final = 0")
+        values = {"after": after, "api_name": api_name, "limit": limit}
+        return [rows.job_of(row) for row in await self._select(_jobs_query(conditions), values)]
+
+    async def segments(self, job_id: str, first_index: int, limit: int) -> list[Segment]:
+        """See the port."""
+        found = await self._select(
+            "SELECT first_index, start, lengths FROM segments, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            " WHERE job = key AND first_index + length(lengths) / 4 > :index AND first_index >= coalesce("
+            "  (SELECT max(first_index) FROM segments WHERE job = key AND first_index <= :index), 0)"
+            " ORDER BY first_index LIMIT :limit",
+            {"job_id": job_id, "index": first_index, "limit": limit},
+        )
+        return [rows.segment_of(row) for row in found]
+
+    async def read_input(self, job_id: str, start: int, end: int) -> bytes:
+        """See the port."""
+        found = await self._select(
+            "SELECT substr(bytes, max(:start - start, 0) + 1, :end - max(start, :start))"
+            " FROM input, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            " WHERE job = key AND start < :end AND start >= coalesce("
+            "  (SELECT max(start) FROM input WHERE job = key AND start <= :start), 0)"
+            " ORDER BY start",
+            {"job_id": job_id, "start": start, "end": end},
+        )
+        return b"".join(row[0] for row in found)
+
+    async def open_batches(self, job_id: str, low_water: int) -> OpenBatches:
+        """See the port."""
+        return await self._readers.run(partial(find_open_batches, job_id=job_id, low_water=low_water))
+
+    # Workers
+
+    async def put_worker(self, worker: WorkerRecord) -> None:
+        """See the port."""
+        await self._execute(
+            f"REPLACE INTO workers ({rows.WORKER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608  # constants
+            (worker.worker_id, worker.job_id, worker.slot, worker.pid, worker.started, worker.detail),
+        )
+
+    async def remove_worker(self, worker_id: str) -> None:
+        """See the port."""
+        await self._execute("DELETE FROM workers WHERE worker_id = ?", (worker_id,))
+
+    async def workers(self, job_id: str | None = None) -> list[WorkerRecord]:
+        """See the port."""
+        found = await self._select(
+            f"SELECT {rows.WORKER_COLUMNS} FROM workers WHERE :job_id IS NULL OR job_id = :job_id"  # noqa: S608  # constants
+            " ORDER BY job_id, slot, worker_id",
+            {"job_id": job_id},
+        )
+        return [rows.worker_of(row) for row in found]
+
+    async def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.execute(statement, values)
+
+        await self._writer.submit(operation)
+
+    async def _select(self, query: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        def select(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            return connection.execute(query, values).fetchall()
+
+        return await self._readers.run(select)
+
+
+def _open(path: Path) -> tuple[int, sqlite3.Connection, database.Identity, list[sqlite3.Connection]]:
+    lock = database.take_lock(path)
+    closers: list[Callable[[], None]] = [partial(os.close, lock)]
+    try:
+        connection = database.connect(path)
+        closers.append(connection.close)
+        identity = database.prepare(connection, path)
+        reading = []
+        for _ in range(READERS):
+            reading.append(database.connect_reader(path))
+            closers.append(reading[-1].close)
+        return lock, connection, identity, reading
+    except BaseException as error:
+        for close in reversed(closers):
+            close()
+        if isinstance(error, sqlite3.Error | OSError):
+            raise database.explain(error, path) from error
+        raise
+
+
+def _jobs_query(conditions: Sequence[str]) -> str:
+    return (
+        f"SELECT {rows.JOB_COLUMNS} FROM jobs LEFT JOIN job_configs ON job = key"  # noqa: S608  # constants
+        f" WHERE {' AND '.join(conditions)} ORDER BY job_id LIMIT :limit"
+    )
+
+
+def _update_state(connection: sqlite3.Connection, key: int, state: JobState) -> None:
+    connection.execute(
+        "UPDATE jobs SET status = ?, final = ?, reason = ?, total_batches = ?, completion_http_status = ?,"
+        " completion_error = ?, ended_ns = ? WHERE key = ?",
+        (*rows.state_columns(state), key),
+    )
+
+
+def _insert_segments(connection: sqlite3.Connection, key: int, segments: Sequence[Segment]) -> None:
+    rows.insert_rows(connection, "INTO segments", 4, rows.segment_rows(key, segments), rows.MAX_ROWS_AT_ONCE)

@@ -1,0 +1,141 @@
+"""How the values of `domain/model.py` lie in the tables, both ways.
+
+Python's sqlite3 gives up the interpreter's lock at every step of a statement, and beside a busy event loop it is a
+while before it gets it back (up to 5 ms). So what is many rows to us is one step here: `insert_rows` binds up to a
+thousand rows to one statement.
+"""
+
+import sqlite3
+from array import array
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from services.common.errors import Category, CortexError
+from services.scheduler.domain.model import (
+    ApiVersion,
+    Completion,
+    Cursor,
+    DeadLetterQueue,
+    JobRecord,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Segment,
+    Tally,
+    WorkerRecord,
+)
+
+MAX_ROWS_AT_ONCE = 1024
+"""Rows in one statement; with 8 columns well below SQLite's limit of 32,766 parameters."""
+
+API_COLUMNS = "name, api_id, endpoint, spec_json, deployed_ns"
+WORKER_COLUMNS = "worker_id, job_id, slot, pid, started, detail"
+JOB_COLUMNS = (
+    "job_id, api_name, jobs.api_id, workers, batch_size, coalesce(config_json, ''), timeout_seconds,"
+    " batch_timeout_seconds, dead_letter_arn, max_receive_count, created_ns, traceparent,"
+    " status, reason, total_batches, completion_http_status, completion_error, ended_ns,"
+    " batches_succeeded, batches_failed, attempts_succeeded, attempts_failed, succeeded_seconds, buckets,"
+    " next_index, input_offset, input_done, low_water"
+)
+
+
+def insert_rows(
+    connection: sqlite3.Connection, into: str, columns: int, rows: Sequence[tuple[Any, ...]], at_once: int
+) -> None:
+    """Insert rows (`into` ends in the table's name) in few steps: chunks are powers of two, so few texts are parsed."""
+    done = 0
+    while done < len(rows):
+        size = min(at_once, 1 << (len(rows) - done).bit_length() - 1)
+        chunk = chain.from_iterable(rows[done : done + size])
+        connection.execute(_insert_text(into, columns, size), tuple(chunk))
+        done += size
+
+
+@lru_cache
+def _insert_text(into: str, columns: int, rows: int) -> str:
+    row = f"({','.join('?' * columns)})"
+    return f"INSERT {into} VALUES {','.join([row] * rows)}"  # noqa: S608  # constants and question marks
+
+
+def job_key(connection: sqlite3.Connection, job_id: str) -> int:
+    """What stands for a job in the other tables."""
+    row = connection.execute("SELECT key FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise CortexError("ledger.failed", f"the ledger holds no job {job_id}", Category.INTERNAL)
+    key: int = row[0]
+    return key
+
+
+def api_of(row: Sequence[Any]) -> ApiVersion:
+    """From API_COLUMNS."""
+    return ApiVersion(*row)
+
+
+def worker_of(row: Sequence[Any]) -> WorkerRecord:
+    """From WORKER_COLUMNS."""
+    return WorkerRecord(*row)
+
+
+def job_of(row: Sequence[Any]) -> JobRecord:
+    """From JOB_COLUMNS."""
+    arn, receives, created_ns, traceparent = row[8:12]
+    status, reason, total_batches, completion_status, completion_error, ended_ns = row[12:18]
+    next_index, offset, done, low_water = row[24:]
+    queue = None if arn is None else DeadLetterQueue(arn, receives)
+    completion = None if completion_status is None else Completion(completion_status, completion_error)
+    spec = (*row[:8], queue, created_ns, traceparent)
+    tally = (*row[18:23], tuple(msgspec.json.decode(row[23])))
+    return JobRecord(
+        JobSpec(*spec),
+        JobState(JobStatus(status), reason, total_batches, completion, ended_ns),
+        Tally(*tally),
+        Cursor(next_index, offset, bool(done)),
+        low_water,
+    )
+
+
+def state_columns(state: JobState) -> tuple[Any, ...]:
+    """status, final, reason, total_batches, completion_http_status, completion_error, ended_ns."""
+    done = state.completion
+    answer = (None, None) if done is None else (done.http_status, done.error)
+    return (state.status.value, state.status.final, state.reason, state.total_batches, *answer, state.ended_ns)
+
+
+def tally_columns(tally: Tally) -> tuple[Any, ...]:
+    """batches_succeeded, batches_failed, attempts_succeeded, attempts_failed, succeeded_seconds, buckets."""
+    return (
+        tally.batches_succeeded,
+        tally.batches_failed,
+        tally.attempts_succeeded,
+        tally.attempts_failed,
+        tally.succeeded_seconds,
+        msgspec.json.encode(tally.buckets).decode(),
+    )
+
+
+def input_rows(key: int, pieces: Iterable[bytes], at_most: int) -> list[tuple[int, int, memoryview]]:
+    """The rows of an item stream that begins with these pieces, cut so that none is longer than `at_most`."""
+    rows = []
+    start = 0
+    for piece in pieces:
+        view = memoryview(piece)
+        for offset in range(0, len(view), at_most):
+            row = view[offset : offset + at_most]
+            rows.append((key, start, row))
+            start += len(row)
+    return rows
+
+
+def segment_rows(key: int, segments: Sequence[Segment]) -> list[tuple[int, int, int, bytes]]:
+    """The rows of segments."""
+    return [(key, segment.first_index, segment.start, segment.lengths.tobytes()) for segment in segments]
+
+
+def segment_of(row: Sequence[Any]) -> Segment:
+    """From first_index, start, lengths."""
+    first_index, start, lengths = row
+    return Segment(first_index, start, array("I", lengths))

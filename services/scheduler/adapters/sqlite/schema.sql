@@ -1,0 +1,113 @@
+-- The ledger's tables. Times are nanoseconds since 1970.
+
+-- One row: what the ledger knows of itself.
+CREATE TABLE ledger (
+    generation INTEGER NOT NULL,  -- how often a scheduler has opened it
+    secret     BLOB NOT NULL      -- signs worker tokens
+);
+
+CREATE TABLE api_versions (
+    name        TEXT NOT NULL,
+    api_id      TEXT NOT NULL,
+    endpoint    TEXT NOT NULL,
+    spec_json   TEXT NOT NULL,
+    deployed_ns INTEGER NOT NULL,
+    PRIMARY KEY (name, api_id)
+);
+
+-- The versions in force.
+CREATE TABLE apis (
+    name   TEXT PRIMARY KEY,
+    api_id TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- Rows change with every record of outcomes, so they are kept short: see job_configs.
+CREATE TABLE jobs (
+    key                    INTEGER PRIMARY KEY,  -- stands for job_id in the tables below, in a byte or two
+    job_id                 TEXT NOT NULL UNIQUE,
+    -- the specification, which never changes
+    api_name               TEXT NOT NULL,
+    api_id                 TEXT NOT NULL,
+    workers                INTEGER NOT NULL,
+    batch_size             INTEGER NOT NULL,
+    timeout_seconds        INTEGER,
+    batch_timeout_seconds  INTEGER,
+    dead_letter_arn        TEXT,                 -- NULL: no dead letter queue
+    max_receive_count      INTEGER,
+    created_ns             INTEGER NOT NULL,
+    traceparent            TEXT NOT NULL,
+    -- the state
+    status                 TEXT NOT NULL,
+    final                  INTEGER NOT NULL,     -- 1 when the status is
+    reason                 TEXT NOT NULL,
+    total_batches          INTEGER,
+    completion_http_status INTEGER,              -- NULL: /on-job-complete is not answered
+    completion_error       TEXT,
+    ended_ns               INTEGER,
+    -- the tally
+    batches_succeeded      INTEGER NOT NULL,
+    batches_failed         INTEGER NOT NULL,
+    attempts_succeeded     INTEGER NOT NULL,
+    attempts_failed        INTEGER NOT NULL,
+    succeeded_seconds      REAL NOT NULL,
+    buckets                TEXT NOT NULL,        -- JSON array of counts
+    -- the cursor, and the low-water mark
+    next_index             INTEGER NOT NULL,
+    input_offset           INTEGER NOT NULL,
+    input_done             INTEGER NOT NULL,
+    low_water              INTEGER NOT NULL
+);
+CREATE INDEX jobs_of_api ON jobs (api_name, job_id);
+CREATE INDEX jobs_running ON jobs (job_id) WHERE final = 0;
+
+-- The submissions' `config`, apart because it may be megabytes. No row: none was given.
+CREATE TABLE job_configs (
+    job         INTEGER PRIMARY KEY,
+    config_json TEXT NOT NULL
+);
+
+-- The item streams, in pieces.
+CREATE TABLE input (
+    job   INTEGER NOT NULL,
+    start INTEGER NOT NULL,  -- offset in the stream
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (job, start)
+);
+
+CREATE TABLE segments (
+    job         INTEGER NOT NULL,
+    first_index INTEGER NOT NULL,
+    start       INTEGER NOT NULL,
+    lengths     BLOB NOT NULL,  -- of each batch, unsigned 32-bit, little endian
+    PRIMARY KEY (job, first_index)
+);
+
+-- Batches that are final. A batch without a row here is open.
+CREATE TABLE outcomes (
+    job         INTEGER NOT NULL,
+    batch       INTEGER NOT NULL,
+    succeeded   INTEGER NOT NULL,
+    attempts    INTEGER NOT NULL,
+    http_status INTEGER NOT NULL,
+    error       TEXT NOT NULL,
+    ended_ns    INTEGER NOT NULL,
+    PRIMARY KEY (job, batch)
+) WITHOUT ROWID;
+
+-- What open batches have been through.
+CREATE TABLE histories (
+    job      INTEGER NOT NULL,
+    batch    INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    losses   INTEGER NOT NULL,
+    PRIMARY KEY (job, batch)
+) WITHOUT ROWID;
+
+CREATE TABLE workers (
+    worker_id TEXT PRIMARY KEY,
+    job_id    TEXT NOT NULL,
+    slot      INTEGER NOT NULL,
+    pid       INTEGER,
+    started   REAL,
+    detail    TEXT NOT NULL
+) WITHOUT ROWID;
