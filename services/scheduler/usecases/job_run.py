@@ -119,6 +119,8 @@ class JobRun:
         )
         self.over = asyncio.Event()
         """Set when the job's state is final, and durably so."""
+        self.gone = asyncio.Event()
+        """Set when its workers are gone too."""
 
     # What others read
 
@@ -193,7 +195,7 @@ class JobRun:
             reason = f"the job is over: {self._life.state.status.value}"
             await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
             await self._around.driver.clean_up(self.id)
-            self._crew.ending = True
+            self.gone.set()
             for task in background:
                 task.cancel()
 
@@ -419,6 +421,7 @@ class JobRun:
                 self._recorder.setback(index, history, attempt=True, acknowledgement=acknowledgement)
                 self._feed.wake()
             case Verdict.FINAL:
+                self._trace.batch_answered(index)
                 now_ns, status = self._around.clock.now_ns(), result.http_status
                 outcome = Outcome(index, result.succeeded, attempts, status, result.error, now_ns)
                 self._recorder.outcome(outcome, result.seconds, acknowledgement)

@@ -189,8 +189,14 @@ class WorkerLink(Protocol):
 class JobTrace(Protocol):
     """The spans of one job. Losing them loses nothing else."""
 
+    def accepted(self, batches: int) -> None:
+        """The submission was checked, split (as far as it is) and stored."""
+
     def batch_leased(self, lease: Lease) -> str:
         """A batch goes out; the traceparent that goes with it."""
+
+    def batch_answered(self, index: int) -> None:
+        """A worker told how an attempt ended."""
 
     def batch_settled(self, index: int, error: str) -> None:
         """A batch's attempt is over and, if it was the last, recorded."""

@@ -149,7 +149,7 @@ class SqliteLedger:
 
         await self._writer.submit(operation)
 
-    async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor, state: JobState) -> None:
+    async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor) -> None:
         """See the port."""
         segments = tuple(segments)
         values = (cursor.next_index, cursor.offset, cursor.done)
@@ -160,7 +160,6 @@ class SqliteLedger:
             connection.execute(
                 "UPDATE jobs SET next_index = ?, input_offset = ?, input_done = ? WHERE key = ?", (*values, key)
             )
-            _update_state(connection, key, state)
 
         await self._writer.submit(operation)
 
@@ -238,6 +237,15 @@ class SqliteLedger:
             "  (SELECT max(start) FROM input WHERE job = key AND start <= :start), 0)"
             " ORDER BY start",
             {"job_id": job_id, "start": start, "end": end},
+        )
+        return b"".join(row[0] for row in found)
+
+    async def next_piece(self, job_id: str, offset: int) -> bytes:
+        """See the port."""
+        found = await self._select(
+            "SELECT substr(bytes, :offset - start + 1) FROM input, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            " WHERE job = key AND start <= :offset ORDER BY start DESC LIMIT 1",
+            {"job_id": job_id, "offset": offset},
         )
         return b"".join(row[0] for row in found)
 

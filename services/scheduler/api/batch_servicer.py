@@ -1,0 +1,157 @@
+"""BatchService: what clients ask, turned into use cases and back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from cortex.batch.v1 import batch_service_pb2 as pb
+from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2
+from services.common.errors import Category, CortexError
+from services.scheduler.adapters.log_files import LogEntry, LogFiles
+from services.scheduler.api import convert
+from services.scheduler.usecases.deploy import Deploy
+from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.submit import Submit
+
+DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
+MIN_WATCH_INTERVAL_SECONDS = 0.005
+"""Between two messages of a watch: a running job changes thousands of times a second."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+# gRPC names the methods, and the stubs' base class knows only their synchronous forms.
+# ruff: noqa: N802
+# mypy: disable-error-code="override"
+
+
+class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
+    """Serves APIs and jobs."""
+
+    def __init__(self, ledger: Ledger, jobs: Jobs, deploy: Deploy, submit: Submit, logs: LogFiles) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._deploy = deploy
+        self._submit = submit
+        self._logs = logs
+
+    async def DeployApis(self, request: pb.DeployApisRequest, context: Context) -> pb.DeployApisResponse:
+        """Deploy every API of a file."""
+        deployed = await self._deploy(request.file_name, request.config, request.force)
+        return pb.DeployApisResponse(
+            results=[pb.DeployResult(api=convert.api(result.api), message=result.message) for result in deployed]
+        )
+
+    async def GetApi(self, request: pb.GetApiRequest, context: Context) -> pb.GetApiResponse:
+        """One API."""
+        name = request.name
+        if request.HasField("endpoint"):
+            name = next((api.name for api in await self._ledger.apis() if api.endpoint == request.endpoint), "")
+            if not name:
+                raise CortexError(
+                    "resources.api_not_deployed", f"no API has the endpoint {request.endpoint}", Category.NOT_FOUND
+                )
+        api = await self._ledger.api(name, request.api_id or None)
+        if api is None:
+            version = f" in version {request.api_id}" if request.api_id else ""
+            raise CortexError("resources.api_not_deployed", f"{name} is not deployed{version}", Category.NOT_FOUND)
+        versions = [
+            resources_pb2.BatchApiVersion(
+                api_id=version.api_id, last_updated=convert.timestamp(version.deployed_ns)
+            )
+            for version in await self._ledger.api_versions(name)
+        ]
+        return pb.GetApiResponse(api=convert.api(api), versions=versions)
+
+    async def ListApis(self, request: pb.ListApisRequest, context: Context) -> pb.ListApisResponse:
+        """All APIs."""
+        return pb.ListApisResponse(apis=[convert.api(api) for api in await self._ledger.apis()])
+
+    async def DeleteApi(self, request: pb.DeleteApiRequest, context: Context) -> pb.DeleteApiResponse:
+        """Delete an API and stop its jobs."""
+        if await self._ledger.api(request.name) is None:
+            raise CortexError("resources.api_not_deployed", f"{request.name} is not deployed", Category.NOT_FOUND)
+        await self._ledger.delete_api(request.name)
+        await self._jobs.stop_all(request.name)
+        return pb.DeleteApiResponse()
+
+    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
+        """Accept a job."""
+        submission = convert.submission(request)
+        if request.dry_run:
+            await self._submit.check(request.api_name, submission)
+            return pb.SubmitJobResponse()
+        return pb.SubmitJobResponse(job=convert.job(await self._submit(request.api_name, submission)))
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        """One job."""
+        view = await self._jobs.view(request.api_name, request.job_id)
+        api = await self._ledger.api(view.job.spec.api_name, view.job.spec.api_id)
+        return pb.GetJobResponse(job=convert.job(view), api=convert.api(api) if api is not None else None)
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """Jobs, newest first."""
+        limit = min(request.page_size, LARGEST_PAGE) if request.page_size > 0 else DEFAULT_PAGE
+        views = await self._jobs.views(
+            request.api_name or None, running_only=request.running_only, limit=limit, after=request.page_token
+        )
+        return pb.ListJobsResponse(
+            jobs=[convert.job(view) for view in views],
+            next_page_token=views[-1].job.spec.job_id if len(views) == limit else "",
+        )
+
+    async def StopJob(self, request: pb.StopJobRequest, context: Context) -> pb.StopJobResponse:
+        """Stop a running job."""
+        await self._jobs.stop(request.api_name, request.job_id)
+        return pb.StopJobResponse()
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
+        """A job now and at every change."""
+        interval = max(request.min_interval_seconds, MIN_WATCH_INTERVAL_SECONDS)
+        run = self._jobs.run(request.job_id)
+        if run is None:
+            yield pb.WatchJobResponse(job=convert.job(await self._jobs.view(request.api_name, request.job_id)))
+            return
+        changed = run.watch()
+        try:
+            while True:
+                changed.clear()
+                view = await self._jobs.view(request.api_name, request.job_id)
+                yield pb.WatchJobResponse(job=convert.job(view))
+                if view.job.state.status.final:
+                    return
+                await changed.wait()
+                await _pause(run.over, interval)
+        finally:
+            run.unwatch(changed)
+
+    async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
+        """What a job's containers wrote."""
+        await self._jobs.view(request.api_name, request.job_id)
+        run = self._jobs.run(request.job_id)
+        finished = run.gone if run is not None else _already()
+        async for entries in self._logs.tail(request.api_name, request.job_id, request.follow, finished):
+            yield pb.TailLogsResponse(lines=[_line(entry) for entry in entries])
+
+
+async def _pause(over: asyncio.Event, seconds: float) -> None:
+    """Wait, but not beyond the job's end."""
+    try:
+        async with asyncio.timeout(seconds):
+            await over.wait()
+    except TimeoutError:
+        pass
+
+
+def _already() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+def _line(entry: LogEntry) -> pb.LogLine:
+    return pb.LogLine(
+        time=convert.timestamp(entry.time_ns), worker=entry.worker, container=entry.container, message=entry.message
+    )

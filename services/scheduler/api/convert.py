@@ -1,0 +1,118 @@
+"""Between protobuf messages and the scheduler's values."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cortex.batch.v1 import batch_service_pb2, resources_pb2
+from services.common.telemetry import trace_id
+from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, ApiVersion, DeadLetterQueue, JobSpec, JobStatus, Tally
+from services.scheduler.domain.submission import FileSelection, ItemList, Submission
+from services.scheduler.usecases.jobs import JobView
+
+STATUS = {
+    JobStatus.PENDING: resources_pb2.Job.STATUS_PENDING,
+    JobStatus.ENQUEUING: resources_pb2.Job.STATUS_ENQUEUING,
+    JobStatus.RUNNING: resources_pb2.Job.STATUS_RUNNING,
+    JobStatus.SUCCEEDED: resources_pb2.Job.STATUS_SUCCEEDED,
+    JobStatus.ENQUEUE_FAILED: resources_pb2.Job.STATUS_ENQUEUE_FAILED,
+    JobStatus.COMPLETED_WITH_FAILURES: resources_pb2.Job.STATUS_COMPLETED_WITH_FAILURES,
+    JobStatus.WORKER_ERROR: resources_pb2.Job.STATUS_WORKER_ERROR,
+    JobStatus.WORKER_OOM: resources_pb2.Job.STATUS_WORKER_OOM,
+    JobStatus.TIMED_OUT: resources_pb2.Job.STATUS_TIMED_OUT,
+    JobStatus.STOPPED: resources_pb2.Job.STATUS_STOPPED,
+    JobStatus.UNEXPECTED_ERROR: resources_pb2.Job.STATUS_UNEXPECTED_ERROR,
+}
+
+
+def timestamp(nanoseconds: int) -> Timestamp:
+    """A point in time."""
+    return Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
+
+
+def api(version: ApiVersion) -> resources_pb2.BatchApi:
+    """An API."""
+    return resources_pb2.BatchApi(
+        name=version.name,
+        api_id=version.api_id,
+        endpoint=version.endpoint,
+        spec_json=version.spec_json,
+        last_updated=timestamp(version.deployed_ns),
+    )
+
+
+def submission(request: batch_service_pb2.SubmitJobRequest) -> Submission:
+    """What a client asks for."""
+    queue = request.sqs_dead_letter_queue
+    return Submission(
+        workers=request.workers if request.HasField("workers") else None,
+        timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else None,
+        batch_timeout_seconds=request.batch_timeout_seconds if request.HasField("batch_timeout_seconds") else None,
+        dead_letter_queue=(
+            DeadLetterQueue(queue.arn, queue.max_receive_count) if request.HasField("sqs_dead_letter_queue") else None
+        ),
+        config_json=request.config_json,
+        item_list=(
+            ItemList(request.item_list.items_json, request.item_list.batch_size)
+            if request.HasField("item_list")
+            else None
+        ),
+        file_path_lister=_files(request.file_path_lister) if request.HasField("file_path_lister") else None,
+        delimited_files=_files(request.delimited_files) if request.HasField("delimited_files") else None,
+    )
+
+
+def _files(selection: batch_service_pb2.FileSelection) -> FileSelection:
+    return FileSelection(
+        tuple(selection.s3_paths), tuple(selection.includes), tuple(selection.excludes), selection.batch_size
+    )
+
+
+def job(view: JobView) -> resources_pb2.Job:
+    """A job as it is."""
+    spec, state = view.job.spec, view.job.state
+    message = _spec(spec)
+    message.status = STATUS[state.status]
+    message.reason = state.reason or view.trouble
+    if state.total_batches is not None:
+        message.total_batch_count = state.total_batches
+    if state.ended_ns is not None:
+        message.end_time.CopyFrom(timestamp(state.ended_ns))
+    tally = view.job.tally
+    message.batch_counts.pending = view.pending
+    message.batch_counts.leased = view.leased
+    message.batch_counts.succeeded = tally.batches_succeeded
+    message.batch_counts.failed = tally.batches_failed
+    message.metrics.CopyFrom(_metrics(tally))
+    if view.workers is not None:
+        message.worker_counts.CopyFrom(resources_pb2.WorkerCounts(**view.workers))
+    if state.completion is not None:
+        message.completion.http_status = state.completion.http_status
+        message.completion.error = state.completion.error
+    return message
+
+
+def _spec(spec: JobSpec) -> resources_pb2.Job:
+    message = resources_pb2.Job(
+        job_id=spec.job_id,
+        api_name=spec.api_name,
+        api_id=spec.api_id,
+        workers=spec.workers,
+        config_json=spec.config_json,
+        timeout_seconds=spec.timeout_seconds,
+        batch_timeout_seconds=spec.batch_timeout_seconds,
+        created_time=timestamp(spec.created_ns),
+        trace_id=trace_id(spec.traceparent),
+    )
+    if spec.dead_letter_queue is not None:
+        message.dead_letter_queue.arn = spec.dead_letter_queue.arn
+        message.dead_letter_queue.max_receive_count = spec.dead_letter_queue.max_receive_count
+    return message
+
+
+def _metrics(tally: Tally) -> resources_pb2.JobMetrics:
+    return resources_pb2.JobMetrics(
+        succeeded=tally.attempts_succeeded,
+        failed=tally.attempts_failed,
+        succeeded_seconds=tally.succeeded_seconds,
+        bucket_counts=tally.buckets,
+        bucket_bounds_seconds=BUCKET_BOUNDS_SECONDS,
+    )

@@ -1,0 +1,200 @@
+"""The work stream: what dequeuers say becomes calls on a job's run, and what the run sends goes out together.
+
+Reading and writing are two directions of one call. What is sent while a message is on its way gathers in the next one, so that
+a busy stream carries few, large messages.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+
+from cortex.batch.v1 import worker_service_pb2, worker_service_pb2_grpc
+from services.common.errors import CortexError
+from services.scheduler.domain.model import Completion
+from services.scheduler.usecases.crew import Health, Phase, Worker
+from services.scheduler.usecases.job_run import AttemptResult, HeldLease, JobRun, Returned
+from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.ports import Grant
+from services.scheduler.usecases.workers import Identity, Tokens, admit
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 2.0
+SILENT_HEARTBEATS = 4
+"""After so many heartbeats' time without a word the stream counts as broken."""
+SUCCEEDED = worker_service_pb2.Result.OUTCOME_SUCCEEDED
+PHASES = {
+    worker_service_pb2.Health.PHASE_CREATING: Phase.CREATING,
+    worker_service_pb2.Health.PHASE_NOT_READY: Phase.NOT_READY,
+    worker_service_pb2.Health.PHASE_READY: Phase.READY,
+    worker_service_pb2.Health.PHASE_BACKOFF: Phase.NOT_READY,
+    worker_service_pb2.Health.PHASE_TERMINATING: Phase.TERMINATING,
+}
+
+Request = worker_service_pb2.WorkRequest
+Response = worker_service_pb2.WorkResponse
+Context = grpc.aio.ServicerContext[Request, Response]
+
+
+class StreamLink:
+    """The sending side of one stream."""
+
+    def __init__(self) -> None:
+        self._outgoing = Response()
+        self._ready = asyncio.Event()
+        self.closed = ""
+        """Why the stream is to end; empty while it goes on."""
+
+    def send_grants(self, grants: Sequence[Grant]) -> None:
+        """Batches to deliver."""
+        for grant in grants:
+            lease = grant.lease
+            self._outgoing.leases.add(
+                batch_index=lease.index,
+                epoch=lease.epoch,
+                attempt=lease.attempt,
+                payload=grant.payload,
+                traceparent=grant.traceparent,
+            )
+        self._ready.set()
+
+    def send_recorded(self, epochs: Sequence[int]) -> None:
+        """Results that the worker may forget."""
+        self._outgoing.recorded_epochs.extend(epochs)
+        self._ready.set()
+
+    def send_revoked(self, epochs: Sequence[int]) -> None:
+        """Leases to give back where the container does not have their batch yet."""
+        self._outgoing.revoked_epochs.extend(epochs)
+        self._ready.set()
+
+    def send_complete(self, traceparent: str) -> None:
+        """POST /on-job-complete."""
+        self._outgoing.job_complete.traceparent = traceparent
+        self._outgoing.job_complete.SetInParent()
+        self._ready.set()
+
+    def send_shutdown(self, reason: str, grace_seconds: float) -> None:
+        """End."""
+        self._outgoing.shutdown.reason = reason
+        self._outgoing.shutdown.grace_seconds = grace_seconds
+        self._ready.set()
+
+    def send_welcome(self, dropped_epochs: Sequence[int]) -> None:
+        """The worker is let in."""
+        self._outgoing.welcome.heartbeat_seconds = HEARTBEAT_SECONDS
+        self._outgoing.welcome.dropped_epochs.extend(dropped_epochs)
+        self._ready.set()
+
+    def send_heartbeat(self) -> None:
+        """A sign of life."""
+        self._outgoing.heartbeat.SetInParent()
+        self._ready.set()
+
+    def send_token(self, token: str) -> None:
+        """A new token."""
+        self._outgoing.token = token
+        self._ready.set()
+
+    def close(self, reason: str) -> None:
+        """Cut the stream."""
+        self.closed = self.closed or reason
+        self._ready.set()
+
+    async def messages(self) -> AsyncIterator[Response]:
+        """What to send, until the stream is to end."""
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            message, self._outgoing = self._outgoing, Response()
+            if message.ByteSize():
+                yield message
+            if self.closed:
+                return
+
+
+class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Serves the work stream."""
+
+    def __init__(self, jobs: Jobs, tokens: Tokens) -> None:
+        self._jobs = jobs
+        self._tokens = tokens
+
+    async def Work(self, request_iterator: AsyncIterator[Request], context: Context) -> AsyncIterator[Response]:  # type: ignore[override]  # noqa: N802  # gRPC names the method; the stubs know only the synchronous form
+        """One worker's stream, from its hello until one side ends it."""
+        hello = await anext(request_iterator, None)
+        if hello is None:
+            return
+        run, worker, identity = admit(self._jobs, self._tokens, hello.hello.token, hello.hello.worker_id)
+        link = StreamLink()
+        results = [_result(result) for result in hello.results]
+        held = [HeldLease(lease.batch_index, lease.epoch, lease.attempt) for lease in hello.hello.held]
+        link.send_welcome(run.hello(worker, link, held, results, completing=hello.hello.completing))
+        _obey(run, worker, link, hello)
+        reader = asyncio.create_task(self._read(request_iterator, run, worker, identity, link))
+        try:
+            async for message in link.messages():
+                yield message
+        finally:
+            reader.cancel()
+            run.disconnected(worker, link)
+
+    async def _read(
+        self, requests: AsyncIterator[Request], run: JobRun, worker: Worker, identity: Identity, link: StreamLink
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        renew_at = loop.time() + identity.renew_seconds
+        try:
+            while True:
+                async with asyncio.timeout(HEARTBEAT_SECONDS * SILENT_HEARTBEATS):
+                    request = await anext(requests)
+                _obey(run, worker, link, request)
+                if loop.time() > renew_at:
+                    renew_at = loop.time() + identity.renew_seconds
+                    link.send_token(self._tokens.sign(identity.job_id, identity.worker_id))
+        except StopAsyncIteration:
+            link.close("the worker closed its stream")
+        except TimeoutError:
+            link.close("the worker was silent for too long")
+        except (grpc.RpcError, CortexError) as error:
+            link.close(str(error))
+        except Exception:  # the border of this task: the stream ends, the job goes on
+            log.exception("the stream of worker %s failed", worker.id)
+            link.close("internal error")
+
+
+def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> None:
+    """Do what one message says, in an order in which nothing is lost: what ended before what may begin."""
+    if request.results:
+        run.results(worker, [_result(result) for result in request.results])
+    if request.returned:
+        run.returned(
+            worker,
+            [Returned(entry.batch_index, entry.epoch, entry.lost_in_container) for entry in request.returned],
+        )
+    if request.HasField("completion"):
+        run.completion(worker, Completion(request.completion.http_status, request.completion.error))
+    if request.HasField("credit"):
+        run.credit(worker, request.credit.batches, request.credit.bytes)
+    if request.HasField("health"):
+        health = request.health
+        phase = PHASES.get(health.phase, Phase.NOT_READY)
+        run.health(worker, Health(phase, health.reason, health.failed_starts, health.out_of_memory))
+    if request.HasField("heartbeat"):
+        link.send_heartbeat()
+    if request.HasField("goodbye"):
+        run.leaving(worker)
+
+
+def _result(message: Any) -> AttemptResult:
+    return AttemptResult(
+        message.batch_index,
+        message.epoch,
+        message.outcome == SUCCEEDED,
+        message.http_status,
+        message.duration_seconds,
+        message.error,
+    )

@@ -1,0 +1,60 @@
+"""The scheduler's settings, read from the environment once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.lifecycle import LIFELINE_VARIABLE
+from services.common.settings import Environment
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the scheduler can be told."""
+
+    data_dir: Path
+    """The ledger, the workers' directories and their kept output."""
+    grpc_address: str
+    """HOST:PORT of the public gRPC services; port 0 picks one."""
+    scheduler_socket: str | None
+    """A unix socket with the same services, for the gateway and for dequeuers."""
+    public_url: str
+    """The gateway's base URL, as containers reach it."""
+    http_socket: str | None
+    """The gateway's unix socket, carried into network namespaces."""
+    collector_socket: str | None
+    """The collector's unix socket, carried into network namespaces."""
+    collector_port: int
+    """The collector's port for the containers' own spans; 0 for none."""
+    working_dir: Path
+    """Where containers run whose API file's own directory is not known."""
+    lifeline_fd: int | None
+    """See `services.common.lifecycle`."""
+    log_level: str
+    startup_deadline_seconds: float
+    """A job fails when none of its workers becomes ready within this."""
+    reconnect_grace_seconds: float
+    """A worker whose stream stays away longer is replaced."""
+    drain_seconds: float
+    """At the end, batches in containers may go on for so long."""
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str]) -> "Settings":
+        """Read the settings. Raises `SettingsError`."""
+        env = Environment(variables)
+        lifeline = env.optional(LIFELINE_VARIABLE)
+        return cls(
+            data_dir=Path(env.text("CORTEX_DATA_DIR")).resolve(),
+            grpc_address=env.text("CORTEX_GRPC_ADDRESS", "127.0.0.1:8889"),
+            scheduler_socket=env.optional("CORTEX_SCHEDULER_SOCKET"),
+            public_url=env.text("CORTEX_PUBLIC_URL", "http://127.0.0.1:8888"),
+            http_socket=env.optional("CORTEX_HTTP_SOCKET"),
+            collector_socket=env.optional("CORTEX_COLLECTOR_SOCKET"),
+            collector_port=env.integer("CORTEX_COLLECTOR_PORT", 0),
+            working_dir=Path(env.text("CORTEX_WORKING_DIR", ".")).resolve(),
+            lifeline_fd=int(lifeline) if lifeline is not None else None,
+            log_level=env.text("CORTEX_LOG_LEVEL", "INFO"),
+            startup_deadline_seconds=env.seconds("CORTEX_STARTUP_DEADLINE", 600.0),
+            reconnect_grace_seconds=env.seconds("CORTEX_RECONNECT_GRACE", 30.0),
+            drain_seconds=env.seconds("CORTEX_DRAIN", 7.0),
+        )

@@ -1,0 +1,168 @@
+"""All jobs: which run, which are only remembered, and how each begins and ends its run."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+
+from services.common.errors import Category, CortexError
+from services.scheduler.domain.api_config import load_api
+from services.scheduler.domain.model import JobRecord, JobStatus
+from services.scheduler.usecases.job_run import JobRun, Surroundings
+from services.scheduler.usecases.ports import WorkerExit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as a client sees it."""
+
+    job: JobRecord
+    pending: int
+    leased: int
+    workers: dict[str, int] | None
+    """None once the job is over."""
+    trouble: str
+    """What holds it up just now, for people."""
+
+
+class Jobs:
+    """The registry of jobs."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._runs: dict[str, JobRun] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+        around.driver.on_exit(self._worker_exited)
+
+    # Beginning and ending
+
+    async def resume(self) -> None:
+        """After a start: go on with every job that is not over."""
+        for job in await self._unfinished():
+            log.info("going on with job %s of %s", job.spec.job_id, job.spec.api_name)
+            await self.start(job, resumed=True)
+        # Workers of jobs that are over have nothing to come back to.
+        for worker in await self._around.ledger.workers():
+            if worker.job_id not in self._runs:
+                if worker.pid is not None and await self._around.driver.adopt(worker):
+                    await self._around.driver.kill(worker)
+                await self._around.ledger.remove_worker(worker.worker_id)
+                await self._around.driver.clean_up(worker.job_id)
+
+    async def _unfinished(self) -> list[JobRecord]:
+        found: list[JobRecord] = []
+        while page := await self._around.ledger.jobs(
+            running_only=True, limit=1000, after=found[-1].spec.job_id if found else ""
+        ):
+            found += page
+        return found
+
+    async def start(self, job: JobRecord, *, resumed: bool) -> None:
+        """Run an accepted job in the background."""
+        api = await self._around.ledger.api(job.spec.api_name, job.spec.api_id)
+        if api is None:
+            reason = f"version {job.spec.api_id} of {job.spec.api_name} is not known"
+            await self._fail(job, reason)
+            return
+        run = JobRun(self._around, api, job, load_api(api).pod.max_concurrency)
+        self._runs[run.id] = run
+        self._tasks[run.id] = asyncio.create_task(self._live(run, resumed), name=f"job {run.id}")
+
+    async def _live(self, run: JobRun, resumed: bool) -> None:
+        try:
+            await run.run(resumed)
+        except Exception as error:  # the border of a job's task: one broken job must not take others along
+            log.exception("job %s failed unexpectedly", run.id)
+            if not run.over.is_set():
+                await self._fail(run.record, f"the system failed: {error}")
+        finally:
+            if not self._closing:
+                self._runs.pop(run.id, None)
+                self._tasks.pop(run.id, None)
+
+    async def _fail(self, job: JobRecord, reason: str) -> None:
+        now_ns = self._around.clock.now_ns()
+        state = replace(job.state, status=JobStatus.UNEXPECTED_ERROR, reason=reason, ended_ns=now_ns)
+        try:
+            await self._around.ledger.set_state(job.spec.job_id, state)
+        except CortexError as error:
+            log.error("job %s: its failure cannot be written: %s", job.spec.job_id, error.message)
+
+    async def close(self, grace_seconds: float) -> None:
+        """Let all workers finish or hand back what they hold, then leave the jobs for the next start."""
+        self._closing = True
+        await asyncio.gather(*(run.hand_back(grace_seconds) for run in self._runs.values()))
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _worker_exited(self, exit_: WorkerExit) -> None:
+        for run in self._runs.values():
+            if run.worker(exit_.worker_id) is not None:
+                run.exited(exit_)
+
+    # Looking
+
+    def run(self, job_id: str) -> JobRun | None:
+        """The job's run, when it is not over."""
+        return self._runs.get(job_id)
+
+    async def view(self, api_name: str, job_id: str) -> JobView:
+        """A job as it is. Raises `CortexError` `job.not_found`."""
+        run = self._runs.get(job_id)
+        if run is not None and run.record.spec.api_name == api_name:
+            return _live_view(run)
+        job = await self._around.ledger.job(job_id)
+        if job is None or job.spec.api_name != api_name:
+            raise CortexError(
+                "job.not_found", f"there is no job {job_id!r} of the API {api_name!r}", Category.NOT_FOUND
+            )
+        return _view(job)
+
+    async def views(self, api_name: str | None, *, running_only: bool, limit: int, after: str) -> list[JobView]:
+        """Jobs, newest first."""
+        page = await self._around.ledger.jobs(api_name, running_only=running_only, limit=limit, after=after)
+        runs = [self._runs.get(job.spec.job_id) for job in page]
+        return [_live_view(run) if run is not None else _view(job) for run, job in zip(runs, page, strict=True)]
+
+    # Stopping
+
+    async def stop(self, api_name: str, job_id: str) -> None:
+        """Stop a running job. Returns when that is durable."""
+        await self.view(api_name, job_id)
+        run = self._runs.get(job_id)
+        if run is None or run.over.is_set():
+            raise CortexError(
+                "job.job_is_not_in_progress", f"job {job_id} of {api_name} is over already", Category.CONFLICT
+            )
+        run.end(JobStatus.STOPPED, "a user stopped it")
+        await run.over.wait()
+
+    async def stop_all(self, api_name: str) -> None:
+        """Stop the running jobs of an API."""
+        runs = [run for run in self._runs.values() if run.record.spec.api_name == api_name]
+        for run in runs:
+            run.end(JobStatus.STOPPED, "its API was deleted")
+        for run in runs:
+            await run.over.wait()
+
+
+def _live_view(run: JobRun) -> JobView:
+    job, leased = run.record, run.leased_batches
+    workers = None if job.state.status.final else run.worker_counts()
+    return _with_counts(job, run.known_batches, leased, workers, run.trouble)
+
+
+def _view(job: JobRecord) -> JobView:
+    return _with_counts(job, job.cursor.next_index, 0, None, "")
+
+
+def _with_counts(
+    job: JobRecord, known: int, leased: int, workers: dict[str, int] | None, trouble: str
+) -> JobView:
+    final = job.tally.batches_succeeded + job.tally.batches_failed
+    if job.state.status.final:
+        leased = 0  # what a worker still holds will never count
+    return JobView(job, max(0, known - final - leased), leased, workers, trouble)

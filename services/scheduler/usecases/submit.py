@@ -1,0 +1,85 @@
+"""Accepting a job: everything is checked before anything is stored, and stored before it is acknowledged."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.common.errors import Category, CortexError
+from services.scheduler.domain.items import read_items
+from services.scheduler.domain.job_id import JobIds
+from services.scheduler.domain.model import Cursor, JobRecord, JobSpec, JobState, JobStatus, Segment, Tally
+from services.scheduler.domain.partition import Partitioner
+from services.scheduler.domain.submission import Submission, validate
+from services.scheduler.usecases.jobs import Jobs, JobView
+from services.scheduler.usecases.ports import Clock, JobTrace, Ledger
+
+log = logging.getLogger(__name__)
+
+FIRST_SEGMENTS = 64
+"""Segments that are written with the job; the rest is split while work goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Takes submissions."""
+
+    ledger: Ledger
+    clock: Clock
+    jobs: Jobs
+    ids: JobIds
+    traceparent: Callable[[], str]
+    """The trace context of the request under way."""
+    trace: Callable[[JobRecord], JobTrace]
+
+    async def check(self, api_name: str, submission: Submission) -> None:
+        """Say what is wrong with a submission, if anything, and store nothing."""
+        await self._prepare(api_name, submission)
+
+    async def __call__(self, api_name: str, submission: Submission) -> JobView:
+        """Accept a job. It is on disk when this returns."""
+        spec, pieces = await self._prepare(api_name, submission)
+        segments, cursor = _first_segments(spec.batch_size, pieces)
+        total = cursor.next_index if cursor.done else None
+        state = JobState(JobStatus.ENQUEUING, total_batches=total)
+        await self.ledger.add_job(spec, state, pieces, segments, cursor)
+        log.info("accepted job %s of %s", spec.job_id, spec.api_name)
+        job = JobRecord(spec, state, Tally(), cursor, 0)
+        self.trace(job).accepted(cursor.next_index)
+        await self.jobs.start(job, resumed=False)
+        if await self.ledger.api(api_name) is None:
+            await self.jobs.stop_all(api_name)  # deleted while this was accepted
+        return await self.jobs.view(api_name, spec.job_id)
+
+    async def _prepare(self, api_name: str, submission: Submission) -> tuple[JobSpec, list[bytes]]:
+        checked = validate(submission)
+        api = await self.ledger.api(api_name)
+        if api is None:
+            raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
+        pieces = list(read_items(checked.items_json, checked.batch_size))
+        now_ns = self.clock.now_ns()
+        spec = JobSpec(
+            job_id=self.ids.new(now_ns),
+            api_name=api.name,
+            api_id=api.api_id,
+            workers=checked.workers,
+            batch_size=checked.batch_size,
+            config_json=checked.config_json,
+            timeout_seconds=checked.timeout_seconds,
+            batch_timeout_seconds=checked.batch_timeout_seconds,
+            dead_letter_queue=checked.dead_letter_queue,
+            created_ns=now_ns,
+            traceparent=self.traceparent(),
+        )
+        return spec, pieces
+
+
+def _first_segments(batch_size: int, pieces: list[bytes]) -> tuple[list[Segment], Cursor]:
+    """Split the input from its start, as far as that goes into the job's first transaction."""
+    partitioner = Partitioner(batch_size, Cursor())
+    segments: list[Segment] = []
+    for piece in pieces:
+        segments += partitioner.feed(piece)
+        if len(segments) >= FIRST_SEGMENTS:
+            return segments, partitioner.cursor
+    segments += partitioner.finish()
+    return segments, partitioner.cursor

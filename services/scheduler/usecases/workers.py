@@ -1,0 +1,47 @@
+"""Letting workers in: a token is checked, and leads to one worker of one running job."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.common.errors import Category, CortexError
+from services.scheduler.usecases.crew import Worker
+from services.scheduler.usecases.job_run import JobRun
+from services.scheduler.usecases.jobs import Jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a token was made for."""
+
+    job_id: str
+    worker_id: str
+    renew_seconds: float
+    """When a new one is due."""
+
+
+class Tokens(Protocol):
+    """Signs and checks worker tokens."""
+
+    def sign(self, job_id: str, worker_id: str) -> str:
+        """A token for one worker of one job."""
+
+    def verify(self, token: str) -> Identity:
+        """Whom the token was made for. Raises `CortexError` (UNAUTHENTICATED) when it is not ours or too old."""
+
+
+def admit(jobs: Jobs, tokens: Tokens, token: str, worker_id: str) -> tuple[JobRun, Worker, Identity]:
+    """The run and the worker that a caller may speak for."""
+    identity = tokens.verify(token)
+    if identity.worker_id != worker_id:
+        raise CortexError(
+            "worker.wrong_token", f"this token is not for the worker {worker_id}", Category.UNAUTHENTICATED
+        )
+    run = jobs.run(identity.job_id)
+    worker = run.worker(worker_id) if run is not None else None
+    if run is None or worker is None or run.over.is_set():
+        raise CortexError(
+            "worker.not_wanted",
+            f"job {identity.job_id} is over, or has another worker in this one's place",
+            Category.NOT_FOUND,
+        )
+    return run, worker, identity
