@@ -1,0 +1,201 @@
+"""A submission's fields: what they may be, and what this deployment can do with them.
+
+Whatever is wrong with the fields themselves is said first, so that a user mends a request once. Only then comes
+what this deployment cannot do. What is inside `item_list.items` is checked where it is split.
+"""
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from services.common.errors import CortexError
+from services.common.names import MAX_JSON_DEPTH
+from services.scheduler.domain.model import DeadLetterQueue
+
+MAX_WORKERS = 10_000
+"""More workers than any machine or cluster of ours starts: surely a mistake."""
+
+MAX_SECONDS = 100 * 365 * 24 * 3600
+"""A hundred years: a deadline in nanoseconds since 1970 still fits 64 bits."""
+
+MAX_BATCH_SIZE = 2**53 - 1
+"""The largest whole number that every JSON client can write; "all in one batch" is fine."""
+
+MAX_RECEIVE_COUNT = 1000
+"""SQS allows no more."""
+
+_SQS_ARN = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,80}(\.fifo)?")
+_S3_PATH = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]*/.*", re.DOTALL)
+_STRING = re.compile(
+    r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL
+)  # the end of the text ends a string too: never tried twice
+_SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemList:
+    """Items given in the request itself."""
+
+    items_json: str
+    """A JSON array as text."""
+    batch_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSelection:
+    """Files chosen by path."""
+
+    s3_paths: tuple[str, ...]
+    includes: tuple[str, ...]
+    excludes: tuple[str, ...]
+    batch_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What was asked for. None: not given."""
+
+    workers: int | None
+    timeout_seconds: int | None
+    batch_timeout_seconds: int | None
+    dead_letter_queue: DeadLetterQueue | None
+    config_json: str
+    """JSON text, `""` when not given."""
+    item_list: ItemList | None
+    file_path_lister: FileSelection | None
+    delimited_files: FileSelection | None
+
+
+@dataclass(frozen=True, slots=True)
+class ValidSubmission:
+    """A submission whose fields obey every rule and that this deployment can carry out."""
+
+    workers: int
+    timeout_seconds: int | None
+    batch_timeout_seconds: int | None
+    dead_letter_queue: DeadLetterQueue | None
+    config_json: str
+    """JSON text byte for byte, `""` when not given (or null)."""
+    items_json: str
+    batch_size: int
+
+
+def validate(submission: Submission) -> ValidSubmission:
+    """Check the fields.
+
+    Raises `CortexError` (category INVALID) with a kind of the contract; for a file input or a dead letter queue
+    without mistakes `job.object_storage_not_configured` or `job.queue_not_configured`.
+    """
+    key, source = _only_input(submission)
+    workers = _number("workers", submission.workers, MAX_WORKERS)
+    for name, seconds in (
+        ("timeout", submission.timeout_seconds),
+        ("batch_timeout", submission.batch_timeout_seconds),
+    ):
+        if seconds is not None:
+            _number(name, seconds, MAX_SECONDS)
+    if submission.dead_letter_queue is not None:
+        _check_dead_letter_queue(submission.dead_letter_queue)
+    batch_size = _number(f"{key}.batch_size", source.batch_size, MAX_BATCH_SIZE)
+    if isinstance(source, FileSelection):
+        _check_files(key, source)
+    config_json = _checked_config(submission.config_json)
+    if isinstance(source, FileSelection):
+        text = "object storage is not configured on this deployment: submit the items with item_list"
+        raise CortexError("job.object_storage_not_configured", f"{key}: {text}")
+    if submission.dead_letter_queue is not None:
+        text = "no queue service is configured on this deployment: leave sqs_dead_letter_queue out"
+        raise CortexError("job.queue_not_configured", f"sqs_dead_letter_queue: {text}")
+    return ValidSubmission(
+        workers=workers,
+        timeout_seconds=submission.timeout_seconds,
+        batch_timeout_seconds=submission.batch_timeout_seconds,
+        dead_letter_queue=submission.dead_letter_queue,
+        config_json=config_json,
+        items_json=source.items_json,
+        batch_size=batch_size,
+    )
+
+
+def _only_input(submission: Submission) -> tuple[str, ItemList | FileSelection]:
+    inputs = {
+        "item_list": submission.item_list,
+        "file_path_lister": submission.file_path_lister,
+        "delimited_files": submission.delimited_files,
+    }
+    given = [(key, source) for key, source in inputs.items() if source is not None]
+    if not given:
+        text = f"no input is given: give exactly one of {', '.join(inputs)}"
+        raise CortexError("job.specify_exactly_one_key", text)
+    if len(given) > 1:
+        found = " and ".join(key for key, _ in given)
+        text = f"{found} are given together: give exactly one of {', '.join(inputs)}"
+        raise CortexError("job.conflicting_fields", text)
+    return given[0]
+
+
+def _number(name: str, value: int | None, high: int) -> int:
+    if value is None:
+        raise CortexError("configreader.must_be_defined", f"{name}: this key is missing; give a whole number >= 1")
+    if value < 1:
+        kind = "configreader.must_be_greater_than_or_equal_to"
+        raise CortexError(kind, f"{name}: {value} must be greater than or equal to 1")
+    if value > high:
+        kind = "configreader.must_be_less_than_or_equal_to"
+        raise CortexError(kind, f"{name}: {value} must be less than or equal to {high}")
+    return value
+
+
+def _check_dead_letter_queue(queue: DeadLetterQueue) -> None:
+    place = "sqs_dead_letter_queue"
+    if not queue.arn:
+        raise CortexError(
+            "configreader.cannot_be_empty", f'{place}.arn: "" is not allowed; give the ARN of an SQS queue'
+        )
+    if not _SQS_ARN.fullmatch(queue.arn):
+        example = "arn:aws:sqs:us-west-2:123456789012:my-queue"
+        text = f"{queue.arn[:200]!r} is not the ARN of an SQS queue, such as {example}"
+        raise CortexError("aws.invalid_sqs_arn", f"{place}.arn: {text}")
+    _number(f"{place}.max_receive_count", queue.max_receive_count, MAX_RECEIVE_COUNT)
+
+
+def _check_files(key: str, files: FileSelection) -> None:
+    if not files.s3_paths:
+        text = "the list is empty; give at least one path, such as s3://bucket/prefix"
+        raise CortexError("configreader.too_few_elements", f"{key}.s3_paths: {text}")
+    for index, path in enumerate(files.s3_paths):
+        if not _S3_PATH.fullmatch(path):
+            text = f"{path[:200]!r} is not an S3 path, such as s3://bucket/prefix (s3://bucket/ for a whole bucket)"
+            raise CortexError("aws.invalid_s3_path", f"{key}.s3_paths[{index}]: {text}")
+    for name, globs in (("includes", files.includes), ("excludes", files.excludes)):
+        for index, glob in enumerate(globs):
+            if not glob:
+                text = '"" is not allowed; give a glob, such as s3://bucket/**.json'
+                raise CortexError("configreader.cannot_be_empty", f"{key}.{name}[{index}]: {text}")
+
+
+def _checked_config(text: str) -> str:
+    """The text when it is JSON; `""` for null."""
+    if text.strip(" \t\r\n") in ("", "null"):
+        return ""
+    if _depth(text) > MAX_JSON_DEPTH:  # before the decoder, which recurses
+        raise CortexError("json.malformed", f"config: it is nested deeper than {MAX_JSON_DEPTH} arrays and objects")
+    try:
+        # Half a surrogate pair (`\\ud800`) is correct JSON, RFC 8259 section 8.2, but the decoder refuses it.
+        msgspec.json.decode(_SURROGATE.sub(r"\1??????", text).encode(), type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise CortexError("json.malformed", f"config: this is not JSON: {error}") from error
+    return text
+
+
+def _depth(text: str) -> int:
+    """How deep arrays and objects nest, for text that is JSON; for other text some number."""
+    if text.count("[") + text.count("{") <= MAX_JSON_DEPTH:
+        return 0
+    depth = deepest = 0
+    for match in re.finditer(r"[\[{]+|[\]}]+", _STRING.sub("", text)):
+        run = match.group()
+        depth += len(run) if run[0] in "[{" else -len(run)
+        deepest = max(deepest, depth)
+    return deepest
