@@ -1,0 +1,150 @@
+"""The client that Python programs use: Python values in, Python values out.
+
+Methods and results are those of Cortex's client; `submit_job`, `watch_job`, `wait`, `job_logs`, `job_trace` are ours.
+All raise `cortex.exceptions.NotFound` for what does not exist and `CortexException` for everything else that fails.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cortex.environments import Environment
+from cortex.exceptions import CortexException
+from cortex.operator import Operator
+from cortex.submission import Submission, encode_items, encode_value
+from cortex.transport import Transport
+
+Json = dict[str, Any]
+
+
+class Client:
+    """Deploys APIs to one environment, submits jobs to them and watches these."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.env_name = environment.name
+        self.env = {"name": environment.name, "operator_endpoint": environment.operator_endpoint}
+        self.operator = Operator(Transport(environment))
+        """The same routes with raw JSON."""
+
+    # APIs
+
+    def deploy(self, api_spec: Json, force: bool = True, wait: bool = False) -> Json:
+        """Deploy one API, given as what would be its entry in a configuration file.
+
+        On this machine its commands run in the directory where this is called. `force` deploys anew where nothing
+        changed. `wait` changes nothing: a batch API is ready when this returns. Returns `{"api", "message", "error"}`.
+        """
+        import yaml
+
+        del wait
+        try:
+            config = yaml.safe_dump([api_spec], sort_keys=False, allow_unicode=True).encode()
+        except yaml.YAMLError as error:
+            raise CortexException("client.invalid_api_spec", f"api_spec cannot be written as YAML: {error}") from error
+        return self._deploy(config, str(Path.cwd() / "api_spec"), force)[0]
+
+    def deploy_from_file(self, config_file: str | Path, force: bool = False, wait: bool = False) -> Json:
+        """Deploy every API of a configuration file and return what became of the first, as Cortex's client does."""
+        del wait
+        return self.deploy_all_from_file(config_file, force)[0]
+
+    def deploy_all_from_file(self, config_file: str | Path, force: bool = False) -> list[Json]:
+        """Deploy every API of a configuration file and return what became of each, in the file's order."""
+        return self._deploy(read_config_file(config_file), str(Path(config_file).absolute()), force)
+
+    def _deploy(self, config: bytes, file_name: str, force: bool) -> list[Json]:
+        results: list[Json] = json.loads(self.operator.deploy(config, file_name, force=force))
+        for result in results:
+            if result.get("error"):
+                raise CortexException("client.deploy_failed", str(result["error"]))
+        return results
+
+    def get_api(self, api_name: str) -> Json:
+        """One API: `spec`, `metadata`, `endpoint`, up to 10 `batch_job_statuses`, `api_versions`."""
+        found: Json = json.loads(self.operator.api(api_name))[0]
+        return found
+
+    def list_apis(self) -> list[Json]:
+        """All APIs, each with `metadata` and `batch_job_statuses`: the running jobs, else the latest."""
+        found: list[Json] = json.loads(self.operator.apis())
+        return found
+
+    def refresh(self, api_name: str, force: bool = False) -> None:
+        """Restart an API's replicas. Batch APIs have none, so that the server refuses this for them."""
+        self.operator.refresh(api_name, force=force)
+
+    def delete(self, api_name: str, keep_cache: bool = False) -> None:
+        """Delete an API and stop its jobs."""
+        self.operator.delete(api_name, keep_cache=keep_cache)
+
+    # Jobs
+
+    def submit_job(
+        self,
+        api_name: str,
+        items: Iterable[Any],
+        *,
+        batch_size: int,
+        workers: int,
+        config: Any = None,
+        timeout: int | None = None,
+        batch_timeout: int | None = None,
+    ) -> Json:
+        """Submit a job and return its description; the job is on disk then. Its id is `["job_id"]`.
+
+        Each item is any value that JSON can hold. `timeout` (seconds) ends the whole job, `batch_timeout` (seconds) one
+        attempt of a batch.
+        """
+        submission = Submission(
+            items=encode_items(items),
+            batch_size=batch_size,
+            workers=workers,
+            config=None if config is None else encode_value("config", config),
+            timeout=timeout,
+            batch_timeout=batch_timeout,
+        )
+        job: Json = json.loads(self.operator.submit(api_name, submission.body()))
+        return job
+
+    def get_job(self, api_name: str, job_id: str) -> Json:
+        """A job now: `job_status`, `metrics`, `endpoint`, `api_spec`."""
+        job: Json = json.loads(self.operator.job(api_name, job_id))
+        return job
+
+    def watch_job(self, api_name: str, job_id: str) -> Iterator[Json]:
+        """A job now, and again whenever it changed, to its end; each as `get_job` gives it.
+
+        A restart of the deployment in between is waited for, half a minute at most.
+        """
+        return (json.loads(line) for line in self.operator.watch(api_name, job_id))
+
+    def wait(self, api_name: str, job_id: str) -> Json:
+        """Wait for a job's end and return it as `get_job` gives it. How it ended is in `["job_status"]["status"]`."""
+        *_, last = self.watch_job(api_name, job_id)
+        return last
+
+    def stop_job(self, api_name: str, job_id: str, keep_cache: bool = False) -> None:
+        """Stop a running job. `keep_cache` means nothing and is there because Cortex's client has it."""
+        del keep_cache
+        self.operator.stop(api_name, job_id)
+
+    def job_logs(self, api_name: str, job_id: str, follow: bool = False) -> Iterator[Json]:
+        """What a job's containers wrote, a line each: `time`, `worker`, `container`, `message`, `cortex.labels`.
+
+        `follow` goes on until the job is over.
+        """
+        return (json.loads(line) for line in self.operator.logs(api_name, job_id, follow=follow))
+
+    def job_trace(self, api_name: str, job_id: str) -> Json:
+        """A job's spans as known now: `trace_id`, `spans`, `dropped_spans`."""
+        trace: Json = json.loads(self.operator.trace(api_name, job_id))
+        return trace
+
+
+def read_config_file(path: str | Path) -> bytes:
+    """A configuration file's bytes. Raises `CortexException` when it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise CortexException("client.file_not_readable", f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,106 @@
+"""The commands by name, and what all of them share: the environment, the output format, errors and exit codes."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import click
+
+from cortex.exceptions import CortexException
+
+COMMANDS = {
+    "up": "Run the whole system on this machine.",
+    "deploy": "Deploy the APIs of a configuration file.",
+    "get": "Show the APIs, one API and its jobs, or one job.",
+    "submit": "Submit a job to an API.",
+    "watch": "Follow a job to its end.",
+    "logs": "Show what a job's containers wrote.",
+    "trace": "Draw a job's trace as a waterfall.",
+    "delete": "Delete an API, or stop a job.",
+    "env": "Choose which deployment to talk to.",
+    "version": "Show the version.",
+}
+"""Name and first sentence, in the order of `cortex --help`. Each is `command` in `cortex.cli.commands.NAME`."""
+
+EPILOG = """\b
+Exit codes:
+  0    it went well; with --watch: the job succeeded
+  1    an error; it says what is wrong on standard error
+  2    the command line is wrong
+  3    the watched job completed with failures
+  4    the watched job ended without having attempted every batch
+  130  interrupted with Ctrl-C; a job goes on
+"""
+
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in their order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command, loaded."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"cortex.cli.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `cortex --help`, without loading anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cortex-batch", message="cortex %(version)s")
+def cortex() -> None:
+    """Run your own container over millions of items: deploy batch APIs, submit jobs to them and watch these."""
+
+
+def main() -> None:
+    """Run the command line."""
+    cortex(prog_name="cortex")
+
+
+class Command(click.Command):
+    """A command whose failures are one line on standard error: `error: MESSAGE (KIND)`, or JSON with `-o json`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; end the process with 1 on an error, with 130 on Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except CortexException as error:
+            _report(error, as_json=ctx.params.get("output") == "json")
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+def _report(error: CortexException, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        print(json.dumps({"error": {"kind": error.kind, "message": error.message}}), file=sys.stderr)  # noqa: T201
+    elif error.kind.startswith("client."):
+        click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
+    else:
+        click.echo(f"{click.style('error:', fg='red')} {error.message} ({error.kind})", err=True)
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+environment_option: Decorator = click.option(
+    "-e", "--env", "environment", metavar="NAME", help="The environment to talk to, of `cortex env list`."
+)
+output_option: Decorator = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["pretty", "json"]),
+    default="pretty",
+    help="`json`: nothing but JSON on standard output.",
+)

@@ -1,0 +1,35 @@
+"""`cortex up`."""
+
+from pathlib import Path
+
+import click
+
+from cortex.cli.app import Command
+
+PORT = click.IntRange(0, 65535)
+
+
+@click.command("up", cls=Command)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve.")
+@click.option("--port", type=PORT, default=8888, show_default=True, help="HTTP; 0 picks a free one.")
+@click.option("--grpc-port", type=PORT, default=8889, show_default=True, help="gRPC; 0 picks a free one.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("cortex-data"),
+    show_default=True,
+    help="Where jobs, results, logs and traces are kept.",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Serve an address that is not loopback: whoever reaches it may run programs here."
+)
+def command(host: str, port: int, grpc_port: int, data_dir: Path, insecure: bool) -> None:
+    """Run the whole system on this machine.
+
+    It runs until Ctrl-C or SIGTERM, then lets workers finish or hand back what they hold (10 seconds at most; a second
+    Ctrl-C ends it at once). Unfinished jobs go on at the next `cortex up` on the same data directory. When all is
+    ready, one line on standard output says where: `cortex is ready at http://HOST:PORT (gRPC HOST:PORT)`.
+    """
+    from cortex.up.system import Options, run
+
+    run(Options(host, port, grpc_port, data_dir, insecure))

@@ -1,0 +1,150 @@
+"""Making the body of a submission without touching a byte of its items.
+
+Items and `config` reach the container as they were written (`1.0`, `1e400`, `12345678901234567890`, key order), so they
+are checked here but never decoded and encoded again: the body is put together from pieces of text.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from cortex.exceptions import CortexException
+
+MAX_BYTES = 10 * 1024 * 1024
+"""The server's limit for a submission."""
+
+INVALID_ITEMS = "client.invalid_items"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job to be submitted. `items` is a JSON array and `config` a JSON value, both as text."""
+
+    items: bytes
+    batch_size: int
+    workers: int
+    config: bytes | None = None
+    timeout: int | None = None
+    """Seconds from submission until the job is ended."""
+    batch_timeout: int | None = None
+    """Seconds that one attempt of a batch may take."""
+
+    def body(self) -> bytes:
+        """The request's body. Raises `CortexException` when it is larger than any server takes."""
+        numbers = {"workers": self.workers, "timeout": self.timeout, "batch_timeout": self.batch_timeout}
+        fields = [b'"%s":%d' % (name.encode(), value) for name, value in numbers.items() if value is not None]
+        if self.config is not None:
+            fields.append(b'"config":' + self.config)
+        fields.append(b'"item_list":{"items":%s,"batch_size":%d}' % (self.items, self.batch_size))
+        body = b"{" + b",".join(fields) + b"}"
+        if len(body) > MAX_BYTES:
+            raise CortexException(
+                "client.submission_too_large",
+                f"the submission is {len(body) / 2**20:.1f} MiB and may be at most {MAX_BYTES // 2**20} MiB: "
+                "submit several jobs, or items that name their data",
+            )
+        return body
+
+
+def encode_items(items: Iterable[Any]) -> bytes:
+    """Python values as a JSON array. Raises `CortexException` naming the first that JSON cannot hold."""
+    encoded = []
+    for index, item in enumerate(items):
+        try:
+            encoded.append(json.dumps(item, separators=(",", ":"), allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CortexException(INVALID_ITEMS, f"items[{index}] cannot be written as JSON: {error}") from error
+    return ("[" + ",".join(encoded) + "]").encode()
+
+
+def encode_value(name: str, value: Any) -> bytes:
+    """A Python value as JSON. Raises `CortexException` with its name."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CortexException(f"client.invalid_{name}", f"{name} cannot be written as JSON: {error}") from error
+
+
+def read_items(text: bytes, source: str) -> bytes:
+    """Raw text as a JSON array of items: it is one, or it holds one item a line.
+
+    An array alone is the array of the items. Anything else is read as lines; empty lines count for nothing. `source` is
+    the text's name in messages. Raises `CortexException` (`client.invalid_items`) with the line of a mistake.
+    """
+    text = text.removeprefix(b"\xef\xbb\xbf")
+    if not text.lstrip().startswith(b"["):
+        return _join_lines(text, source)
+    try:
+        check_json(text)
+    except _NotJsonError as mistake:
+        if b"\n" not in text.strip() or not _is_json(text.lstrip().split(b"\n", 1)[0]):
+            raise _invalid(source, f"{mistake.where}not a JSON array of items: {mistake}") from mistake
+        return _join_lines(text, source)
+    return text.strip()
+
+
+def read_value(name: str, text: bytes) -> bytes:
+    """Raw text that is a JSON value. Raises `CortexException` with its name."""
+    try:
+        check_json(text)
+    except _NotJsonError as mistake:
+        raise CortexException(f"client.invalid_{name}", f"{name}: {mistake.where}not JSON: {mistake}") from mistake
+    return text.strip()
+
+
+def _join_lines(text: bytes, source: str) -> bytes:
+    items = []
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        item = line.strip()
+        if not item:
+            continue
+        try:
+            check_json(item)
+        except _NotJsonError as mistake:
+            hint = "give a JSON array, or one item a line"
+            raise _invalid(source, f"line {number} is not a JSON value: {mistake} ({hint})") from mistake
+        items.append(item)
+    return b"[" + b",".join(items) + b"]"
+
+
+def _invalid(source: str, message: str) -> CortexException:
+    return CortexException(INVALID_ITEMS, f"{source}: {message}")
+
+
+class _NotJsonError(Exception):
+    """Why a text is not JSON; `where` names its line where there are several."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotJsonError(f"{name} is not JSON")
+
+
+# Numbers stay text: nobody wants their value, and Python refuses integers of over 4300 digits.
+_CHECKER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+
+
+def check_json(text: bytes) -> None:
+    """Raises `_NotJsonError` unless the text is one JSON value."""
+    try:
+        _CHECKER.decode(text.decode())
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise _NotJsonError(f"byte {error.start} is not UTF-8", f"line {line}: " if line > 1 else "") from error
+    except json.JSONDecodeError as error:
+        several = f"line {error.lineno}: " if b"\n" in text.strip() else ""
+        raise _NotJsonError(f"{error.msg.lower()} at column {error.colno}", several) from error
+    except RecursionError as error:
+        raise _NotJsonError("it is nested too deep") from error
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        check_json(text.strip())
+    except _NotJsonError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""HTTP to one deployment: requests, answers read line by line, and errors as exceptions.
+
+Answers are bytes here, because numbers such as `1e400` or `12345678901234567890` must survive being handed on.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import urllib3
+
+from cortex.environments import Environment
+from cortex.exceptions import CortexException, NotFound, Unreachable
+from cortex.version import version
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 120.0
+"""A submission of 10 MiB onto a busy disk takes seconds; two minutes without a byte mean that nobody is there."""
+
+MISSING_KINDS = frozenset({"resources.api_not_deployed", "job.not_found"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask. `query` values that are None are left out."""
+
+    method: str
+    path: str
+    query: Mapping[str, str | None] | None = None
+    body: bytes | None = None
+    content_type: str = "application/json"
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        given = {key: value for key, value in (self.query or {}).items() if value is not None}
+        return f"{self.path}?{urlencode(given)}" if given else self.path
+
+
+class Transport:
+    """Connections to one deployment."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self._pool = urllib3.PoolManager(retries=False, maxsize=4)
+
+    def send(self, request: Request) -> bytes:
+        """The answer's body. Raises `NotFound`, `CortexException` as the server put it, or `Unreachable`."""
+        response = self._open(request, ANSWER_TIMEOUT_S)
+        with self._wrapped_errors():
+            return response.data
+
+    def lines(self, request: Request) -> Iterator[bytes]:
+        """The lines of an answer as they come, empty ones left out. Raises like `send`, in the middle too."""
+        response = self._open(request, None)
+        rest = b""
+        try:
+            with self._wrapped_errors():
+                while piece := response.read1(1 << 16):
+                    *whole, rest = (rest + piece).split(b"\n")
+                    yield from (line for line in whole if line.strip())
+            if rest.strip():
+                yield rest
+        finally:
+            response.close()
+
+    def _open(self, request: Request, answer_timeout: float | None) -> urllib3.BaseHTTPResponse:
+        headers = {"CortexAPIVersion": version(), "User-Agent": f"cortex-batch/{version()}"}
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+        with self._wrapped_errors():
+            response = self._pool.request(
+                request.method,
+                self.environment.operator_endpoint + request.target,
+                body=request.body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=answer_timeout),
+                preload_content=False,
+                redirect=False,
+            )
+            if response.status >= 300:
+                raise _failure(response.status, response.data, self._where)
+        return response
+
+    @property
+    def _where(self) -> str:
+        return f"{self.environment.operator_endpoint} (environment `{self.environment.name}`)"
+
+    @contextlib.contextmanager
+    def _wrapped_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
+            raise Unreachable("client.unreachable", self._nobody_there()) from error
+        except urllib3.exceptions.SSLError as error:
+            raise CortexException("client.tls", f"no trusted connection to {self._where}: {error}") from error
+        except urllib3.exceptions.TimeoutError as error:
+            raise Unreachable("client.timeout", f"{self._where} took too long to answer") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable("client.connection_broken", f"{self._where} broke the connection: {error}") from error
+
+    def _nobody_there(self) -> str:
+        endpoint, name = self.environment.operator_endpoint, self.environment.name
+        return f"nothing answers at {endpoint}: is `cortex up` running? (environment `{name}`)"
+
+
+def _failure(status: int, body: bytes, where: str) -> CortexException:
+    try:
+        told = json.loads(body)
+        kind, message = str(told["kind"]), str(told["message"])
+    except (ValueError, TypeError, KeyError):
+        text = body.decode(errors="replace").strip().splitlines()
+        said = f": {text[0][:200]}" if text else ""
+        return CortexException("client.unexpected_answer", f"{where} answered status {status}{said}")
+    if status == 404 or kind in MISSING_KINDS:
+        return NotFound(kind, message)
+    if status in (502, 503, 504):
+        return Unreachable(kind, message)
+    return CortexException(kind, message)

@@ -1,0 +1,127 @@
+"""The parts of the system as data: what to start, with which environment, and how each says that it is ready."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from cortex.up.data_dir import Directories
+from cortex.up.errors import UpError
+from cortex.up.ports import Address
+from cortex.up.readiness import Accepts, AnswersOk, Check
+
+NEEDED = (
+    "services",
+    "grpc",
+    "uvloop",
+    "msgspec",
+    "opentelemetry",
+    "httptools",
+    "starlette",
+    "uvicorn",
+    "psutil",
+    "jwt",
+)
+"""What the parts import first of all."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the system."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What is set beside the environment of `cortex up` itself."""
+    fds: tuple[int, ...] = ()
+    """What it inherits beside the lifeline."""
+    stop_grace_s: float = 2.0
+    """From its SIGTERM until the next part is stopped."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a supervisor needs to know. Parts are started together and stopped in order."""
+
+    parts: tuple[Part, ...]
+    ready_when: tuple[Check, ...]
+    log_directory: Path
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the system is reached."""
+
+    http: Address
+    http_fd: int
+    grpc: Address
+    collector: Address
+
+    @property
+    def public_url(self) -> str:
+        """The base URL in answers and in containers' `cli.yaml`."""
+        return f"http://{self.http.reachable}"
+
+
+def local_system(directories: Directories, endpoints: Endpoints, *, insecure: bool) -> Plan:
+    """Gateway, scheduler and collector on this machine.
+
+    Stopped in this order: first nobody can submit any more, then the workers finish or hand back what they hold, and
+    the collector ends last because the others' last spans are still to come.
+    """
+    scheduler, collector = directories.socket("scheduler"), directories.socket("collector")
+    http = directories.socket("http")
+    shared = {
+        "CORTEX_DATA_DIR": str(directories.data),
+        "CORTEX_PUBLIC_URL": endpoints.public_url,
+        "CORTEX_HTTP_SOCKET": str(http),
+        "CORTEX_COLLECTOR_SOCKET": str(collector),
+        "CORTEX_COLLECTOR_PORT": str(endpoints.collector.port),
+        "CORTEX_INSECURE": str(insecure).lower(),
+        "CORTEX_WORKING_DIR": str(Path.cwd()),
+        **_telemetry(collector),
+    }
+    gateway_environment = {
+        "CORTEX_HTTP_ADDRESS": str(endpoints.http),
+        "CORTEX_HTTP_FD": str(endpoints.http_fd),
+        "CORTEX_SCHEDULER_ADDRESS": f"unix:{scheduler}",
+        "CORTEX_COLLECTOR_ADDRESS": f"unix:{collector}",
+    }
+    scheduler_environment = {"CORTEX_GRPC_ADDRESS": str(endpoints.grpc), "CORTEX_SCHEDULER_SOCKET": str(scheduler)}
+    inherited = (directories.parts_lock_fd,)
+    return Plan(
+        parts=(
+            Part("gateway", service("gateway"), shared | gateway_environment, (endpoints.http_fd, *inherited), 2.0),
+            Part("scheduler", service("scheduler"), shared | scheduler_environment, inherited, 8.0),
+            Part("collector", service("collector"), shared, inherited, 1.0),
+        ),
+        ready_when=(
+            Accepts(str(collector)),
+            Accepts((endpoints.grpc.reachable_host, endpoints.grpc.port)),
+            AnswersOk(endpoints.http.reachable_host, endpoints.http.port, "/readyz"),
+        ),
+        log_directory=directories.logs,
+    )
+
+
+def service(name: str) -> tuple[str, ...]:
+    """The command of a service. `-P`: the directory where a user starts this may hold a `services` of its own."""
+    return (sys.executable, "-P", "-m", f"services.{name}")
+
+
+def _telemetry(collector: Path) -> dict[str, str]:
+    """Spans go to our own collector, unless the user has named another receiver."""
+    if any(os.environ.get(f"OTEL_EXPORTER_OTLP_{which}") for which in ("ENDPOINT", "TRACES_ENDPOINT")):
+        return {}
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"unix://{collector}", "OTEL_EXPORTER_OTLP_INSECURE": "true"}
+
+
+def check_installed() -> None:
+    """Raises `UpError` when what the parts need is not installed: the base install is only client and command line."""
+    missing = next((name for name in NEEDED if find_spec(name) is None), None)
+    if missing is not None:
+        raise UpError(
+            f"this installation cannot run the system ({missing} is missing): pip install 'cortex-batch[local]'"
+        )

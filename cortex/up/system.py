@@ -1,0 +1,64 @@
+"""`cortex up` from its options to its exit code."""
+
+import asyncio
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cortex.up import data_dir, plan, ports
+from cortex.up.errors import UpError
+from cortex.up.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    host: str = "127.0.0.1"
+    port: int = 8888
+    """0 picks a free one."""
+    grpc_port: int = 8889
+    """0 picks a free one."""
+    data_dir: Path = Path("cortex-data")
+    insecure: bool = False
+    """Serve addresses that are not loopback. There is no authentication: whoever reaches one may run programs here."""
+
+
+def run(options: Options) -> None:
+    """Run the system until SIGINT or SIGTERM. Raises `UpError` when it cannot be started.
+
+    Prints one line on standard output when all is ready; everything else goes to standard error.
+    """
+    plan.check_installed()
+    http, grpc = ports.resolve(options.host, options.port), ports.resolve(options.host, options.grpc_port)
+    if not http.is_loopback and not options.insecure:
+        raise UpError(
+            f"--host {options.host} can be reached from other machines, and whoever reaches it may run programs here: "
+            "use a loopback address, or say --insecure if that is what you want"
+        )
+    with (
+        data_dir.claim(options.data_dir) as directories,
+        ports.listen(http, "--port") as http_socket,
+        ports.reserve(grpc, "--grpc-port") as grpc_socket,
+        ports.reserve(ports.resolve("127.0.0.1", 0), "the collector's port") as collector_socket,
+    ):
+        endpoints = plan.Endpoints(
+            http=http.at_port_of(http_socket),
+            http_fd=http_socket.fileno(),
+            grpc=grpc.at_port_of(grpc_socket),
+            collector=ports.resolve("127.0.0.1", ports.bound_port(collector_socket)),
+        )
+        if not http.is_loopback:
+            _say(f"warning: --insecure: everyone who can reach {endpoints.http} may run programs on this machine")
+        system = plan.local_system(directories, endpoints, insecure=options.insecure)
+        asyncio.run(_supervise(system, f"cortex is ready at http://{endpoints.http} (gRPC {endpoints.grpc})"))
+
+
+async def _supervise(system: plan.Plan, ready_line: str) -> None:
+    await Supervisor(system, _say).run(lambda: print(ready_line, flush=True))  # noqa: T201  # what was asked for
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone; the system goes on
+        print(line, file=sys.stderr, flush=True)  # noqa: T201  # the person at the terminal
