@@ -9,8 +9,8 @@
            +- on-job-complete
                 +- ...                the dequeuer's
 
-All are recorded when they are over, under ids that were handed on before, so that a restart in between breaks no link. In big
-jobs the first batches and then a few of them are sampled; failures are always recorded, by the dequeuer.
+All are recorded when they are over, under ids that were handed on before, so that a restart in between breaks no
+link. In big jobs the first batches and then a few of them are sampled; failures are always recorded, by the dequeuer.
 """
 
 import time

@@ -39,9 +39,9 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def DeployApis(self, request: pb.DeployApisRequest, context: Context) -> pb.DeployApisResponse:
         """Deploy every API of a file."""
-        deployed = await self._deploy(request.file_name, request.config, request.force)
+        deployed = await self._deploy.deploy(request.file_name, request.config, request.force)
         return pb.DeployApisResponse(
-            results=[pb.DeployResult(api=convert.api(result.api), message=result.message) for result in deployed]
+            results=[pb.DeployResult(api=convert.api(api), message=message) for api, message in deployed]
         )
 
     async def GetApi(self, request: pb.GetApiRequest, context: Context) -> pb.GetApiResponse:
@@ -58,9 +58,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
             version = f" in version {request.api_id}" if request.api_id else ""
             raise CortexError("resources.api_not_deployed", f"{name} is not deployed{version}", Category.NOT_FOUND)
         versions = [
-            resources_pb2.BatchApiVersion(
-                api_id=version.api_id, last_updated=convert.timestamp(version.deployed_ns)
-            )
+            resources_pb2.BatchApiVersion(api_id=version.api_id, last_updated=convert.timestamp(version.deployed_ns))
             for version in await self._ledger.api_versions(name)
         ]
         return pb.GetApiResponse(api=convert.api(api), versions=versions)

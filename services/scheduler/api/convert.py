@@ -4,7 +4,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cortex.batch.v1 import batch_service_pb2, resources_pb2
 from services.common.telemetry import trace_id
-from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, ApiVersion, DeadLetterQueue, JobSpec, JobStatus, Tally
+from services.scheduler.domain.model import (
+    BUCKET_BOUNDS_SECONDS,
+    ApiVersion,
+    DeadLetterQueue,
+    JobSpec,
+    JobStatus,
+    Tally,
+)
 from services.scheduler.domain.submission import FileSelection, ItemList, Submission
 from services.scheduler.usecases.jobs import JobView
 

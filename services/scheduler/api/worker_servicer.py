@@ -1,7 +1,7 @@
 """The work stream: what dequeuers say becomes calls on a job's run, and what the run sends goes out together.
 
-Reading and writing are two directions of one call. What is sent while a message is on its way gathers in the next one, so that
-a busy stream carries few, large messages.
+Reading and writing are two directions of one call. What is sent while a message is on its way gathers in the next
+one, so that a busy stream carries few, large messages.
 """
 
 import asyncio

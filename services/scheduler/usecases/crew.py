@@ -1,7 +1,8 @@
 """The workers of one job: one in each slot, started, watched, replaced, counted and ended.
 
-A worker is a durable fact before its process exists, so that a restarted scheduler knows whom to wait for. It is *lost* when its
-process is gone, or when its stream stays away longer than the grace. A lost worker's slot gets a new one, with backoff.
+A worker is a durable fact before its process exists, so that a restarted scheduler knows whom to wait for. It is
+*lost* when its process is gone, or when its stream stays away longer than the grace. A lost worker's slot gets a new
+one, with backoff.
 """
 
 import asyncio

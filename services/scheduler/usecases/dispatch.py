@@ -1,8 +1,8 @@
 """Gives ready batches to workers that have room.
 
-A worker's credit is the most it may hold. Near the end of a job it gets less: its share of what is left, halved, so that no
-worker sits on a tail while others are idle. When nothing is left to give and a worker is idle, batches that another one
-holds but has not begun are asked back.
+A worker's credit is the most it may hold. Near the end of a job it gets less: its share of what is left, halved, so
+that no worker sits on a tail while others are idle. When nothing is left to give and a worker is idle, batches that
+another one holds but has not begun are asked back.
 """
 
 from collections.abc import Iterable
@@ -30,8 +30,9 @@ class Dispatcher:
         usable = [worker for worker in workers if worker.usable]
         if not usable:
             return
-        while any([self._give(worker, self._share(len(usable), input_split)) for worker in usable]):
-            pass
+        hungry = usable
+        while hungry:
+            hungry = [worker for worker in hungry if self._give(worker, self._share(len(usable), input_split))]
         if input_split and self._remaining() == 0:
             self._rebalance(usable)
 

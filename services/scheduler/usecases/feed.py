@@ -1,7 +1,7 @@
 """Keeps batches ready to be leased, so that dispatching never waits for the disk.
 
-Fresh batches are read ahead in order, in ranges of the item stream. Batches that were given back are fetched one by one: they
-are few. Both wait in memory up to a bound; `on_ready` says that there is more.
+Fresh batches are read ahead in order, in ranges of the item stream. Batches that were given back are fetched one by
+one: they are few. Both wait in memory up to a bound; `on_ready` says that there is more.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """One job that is not over: everything that happens to it comes together here.
 
-It all runs on one event loop. What workers report changes the lease book at once; outcomes become durable in the recorder, and
-what follows from them (the next lease, the end of the job) follows only then. State changes go through one task in order, so
-that each is on disk before anyone sees it.
+It all runs on one event loop. What workers report changes the lease book at once; outcomes become durable in the
+recorder, and what follows from them (the next lease, the end of the job) follows only then. State changes go through
+one task in order, so that each is on disk before anyone sees it.
 """
 
 import asyncio
@@ -23,7 +23,6 @@ from services.scheduler.domain.model import (
     JobRecord,
     JobStatus,
     Outcome,
-    WorkerRecord,
 )
 from services.scheduler.domain.partition import Partitioner
 from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
@@ -217,7 +216,7 @@ class JobRun:
         found = await self._around.ledger.open_batches(self.id, self._job.low_water)
         self._book.restore(found)
         known = await self._around.ledger.workers(self.id)
-        self._recovering = set(record.worker_id for record in known)
+        self._recovering = {record.worker_id for record in known}
         self._recovering &= await self._crew.adopt(known)
         self._feed.extend(self._job.cursor.next_index)
 

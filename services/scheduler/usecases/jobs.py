@@ -159,9 +159,7 @@ def _view(job: JobRecord) -> JobView:
     return _with_counts(job, job.cursor.next_index, 0, None, "")
 
 
-def _with_counts(
-    job: JobRecord, known: int, leased: int, workers: dict[str, int] | None, trouble: str
-) -> JobView:
+def _with_counts(job: JobRecord, known: int, leased: int, workers: dict[str, int] | None, trouble: str) -> JobView:
     final = job.tally.batches_succeeded + job.tally.batches_failed
     if job.state.status.final:
         leased = 0  # what a worker still holds will never count

@@ -1,7 +1,8 @@
 """Makes outcomes durable, then tells everyone.
 
-Results gather while a write is under way, so the busier a job is, the more outcomes share a commit. A write that fails (a full
-disk) is tried again until it succeeds: nothing is told before it is on disk, and workers keep their results meanwhile.
+Results gather while a write is under way, so the busier a job is, the more outcomes share a commit. A write that
+fails (a full disk) is tried again until it succeeds: nothing is told before it is on disk, and workers keep their
+results meanwhile.
 """
 
 import asyncio

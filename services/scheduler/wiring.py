@@ -1,0 +1,139 @@
+"""The composition root: the only place that chooses adapters and puts the parts together."""
+
+import logging
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.context import get_current
+
+from cortex.batch.v1 import (
+    batch_service_pb2,
+    batch_service_pb2_grpc,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+)
+from services.common.errors import CortexError
+from services.common.grpc_errors import ErrorInterceptor
+from services.common.lifecycle import Stop
+from services.common.names import CHANNEL_OPTIONS
+from services.common.telemetry import Telemetry, TracingServerInterceptor, new_traceparent, start, traceparent
+from services.scheduler.adapters.clock import SystemClock
+from services.scheduler.adapters.job_trace import OtelJobTrace
+from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
+from services.scheduler.adapters.log_files import LogFiles
+from services.scheduler.adapters.sqlite import SqliteLedger
+from services.scheduler.adapters.tokens import JwtTokens
+from services.scheduler.api.batch_servicer import BatchServicer
+from services.scheduler.api.worker_servicer import WorkerServicer
+from services.scheduler.domain.job_document import job_document
+from services.scheduler.domain.job_id import JobIds
+from services.scheduler.settings import Settings
+from services.scheduler.usecases.crew import CrewSettings
+from services.scheduler.usecases.deploy import Deploy
+from services.scheduler.usecases.job_run import Surroundings
+from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.submit import Submit
+
+log = logging.getLogger(__name__)
+
+SERVICES = (
+    batch_service_pb2.DESCRIPTOR.services_by_name["BatchService"].full_name,
+    worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name,
+)
+SERVER_OPTIONS = (
+    *CHANNEL_OPTIONS,
+    # Clients may ask for signs of life as often as every ten seconds, also between calls.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+async def serve(settings: Settings, stop: Stop) -> None:
+    """Run the scheduler until it is told to stop."""
+    telemetry = start("cortex-scheduler")
+    ledger = await SqliteLedger.open(settings.data_dir / "ledger.db")
+    try:
+        await _serve_with(settings, stop, telemetry, ledger)
+    finally:
+        await ledger.close()
+        telemetry.shutdown()
+
+
+async def _serve_with(settings: Settings, stop: Stop, telemetry: Telemetry, ledger: SqliteLedger) -> None:
+    clock = SystemClock()
+    tokens = JwtTokens(ledger.secret)
+    driver = LocalWorkerDriver(_driver_settings(settings))
+    around = Surroundings(
+        ledger=ledger,
+        driver=driver,
+        clock=clock,
+        trace=lambda job: OtelJobTrace(telemetry, job),
+        token=tokens.sign,
+        job_document=job_document,
+        crew=CrewSettings(settings.reconnect_grace_seconds, settings.startup_deadline_seconds),
+    )
+    jobs = Jobs(around)
+    newest = await ledger.jobs(limit=1)
+    submit = Submit(
+        ledger=ledger,
+        clock=clock,
+        jobs=jobs,
+        ids=JobIds(newest[0].spec.job_id if newest else None),
+        traceparent=lambda: traceparent(get_current()) or new_traceparent(),
+        trace=around.trace,
+    )
+    server = grpc.aio.server(
+        interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
+    )
+    batch = BatchServicer(ledger, jobs, Deploy(ledger, clock), submit, LogFiles(settings.data_dir / "logs"))
+    batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
+    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    port = _listen(server, settings)
+    # Jobs first: a worker that returns at once must find its job.
+    await jobs.resume()
+    await server.start()
+    for name in ("", *SERVICES):
+        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+    log.info("serving gRPC on port %d", port)
+    await stop.wait()
+    if stop.at_once:
+        return
+    await healthy.enter_graceful_shutdown()
+    await jobs.close(settings.drain_seconds)
+    await server.stop(grace=0.5)
+
+
+def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+    try:
+        port = server.add_insecure_port(settings.grpc_address)
+    except RuntimeError as error:
+        raise CortexError(
+            "system.address_in_use", f"cannot listen on {settings.grpc_address}: is the port in use?"
+        ) from error
+    if settings.scheduler_socket is not None:
+        Path(settings.scheduler_socket).unlink(missing_ok=True)  # left by a predecessor that was killed
+        try:
+            server.add_insecure_port(f"unix:{settings.scheduler_socket}")
+        except RuntimeError as error:
+            raise CortexError(
+                "system.cannot_listen", f"cannot make the unix socket {settings.scheduler_socket}: {error}"
+            ) from error
+    return port
+
+
+def _driver_settings(settings: Settings) -> LocalWorkerSettings:
+    return LocalWorkerSettings(
+        data_dir=settings.data_dir,
+        scheduler_address=f"unix:{settings.scheduler_socket}" if settings.scheduler_socket else settings.grpc_address,
+        public_url=settings.public_url,
+        http_socket=settings.http_socket,
+        collector_socket=settings.collector_socket,
+        collector_port=settings.collector_port,
+        working_dir=settings.working_dir,
+        lifeline_fd=settings.lifeline_fd,
+    )
