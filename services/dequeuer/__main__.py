@@ -1,0 +1,33 @@
+"""Runs one worker: `CORTEX_WORKER_SPEC=FILE python -P -m services.dequeuer`.
+
+Exit codes: 0 ended as told (by the scheduler or a signal); 1 could not start, or failed; 3 no scheduler for too long.
+"""
+
+import os
+import sys
+
+from services.common import lifecycle, logs
+from services.common.settings import SettingsError
+from services.dequeuer import wiring
+from services.dequeuer.settings import read
+
+
+def main() -> int:
+    """Run until the end; returns the exit code."""
+    try:
+        settings = read(os.environ)
+    except SettingsError as error:
+        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # this is the process's last word
+        return 1
+    logs.configure("cortex-dequeuer", settings.log_level)
+    code = 0
+
+    async def work(stop: lifecycle.Stop) -> None:
+        nonlocal code
+        code = await wiring.run(settings, stop)
+
+    return lifecycle.run(work, settings.lifeline_fd) or code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
