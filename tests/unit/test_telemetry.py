@@ -1,11 +1,10 @@
 """The telemetry kit: W3C strings, spans that reach an endpoint, contexts that cross gRPC calls."""
 
 import asyncio
-import logging
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
 from itertools import pairwise
 from pathlib import Path
@@ -117,14 +116,29 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
         return [s for r in self.requests for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans]
 
 
-def test_spans_reach_the_endpoint_at_the_latest_at_shutdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["unix socket", "port"])
+def receiver(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Receiver, grpc.Server]]:
+    """A receiver that OTEL_EXPORTER_OTLP_ENDPOINT names: of this machine, and any other."""
     receiver = Receiver()
     server = grpc.server(futures.ThreadPoolExecutor(1))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]  # generated, untyped
-    server.add_insecure_port(f"unix:{tmp_path}/otlp.sock")
+    if request.param == "port":
+        endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        endpoint = f"unix://{tmp_path}/otlp.sock"
+        server.add_insecure_port(endpoint)
     server.start()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"unix://{tmp_path}/otlp.sock")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", "true")
+    yield receiver, server
+    server.stop(None).wait()
+
+
+async def test_spans_reach_the_endpoint_at_the_latest_at_shutdown(
+    receiver: tuple[Receiver, grpc.Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "the-name-of-all")
     kit = telemetry.start("cortex-test")
     with kit.tracer.start_as_current_span("work") as span:
@@ -133,46 +147,70 @@ def test_spans_reach_the_endpoint_at_the_latest_at_shutdown(tmp_path: Path, monk
     kit.record("inner", telemetry.child_traceparent(context, batch, sampled=True), 20, 30)
     kit.record("batch", context, 10, 40, attributes={"batch": 7}, error="it broke", span_id=batch)
     kit.shutdown()
-    server.stop(None).wait()
-    spans = {span.name: span for span in receiver.spans}
+    spans = {span.name: span for span in receiver[0].spans}
     assert spans.keys() == {"work", "inner", "batch"}
     assert spans["inner"].parent_span_id == spans["batch"].span_id == batch.to_bytes(8, "big")
     assert spans["batch"].parent_span_id == spans["work"].span_id
     assert (spans["batch"].start_time_unix_nano, spans["batch"].end_time_unix_nano) == (10, 40)
     assert spans["batch"].status.message == "it broke"
-    attributes = {a.key: a.value.string_value for a in receiver.requests[0].resource_spans[0].resource.attributes}
-    assert attributes["service.name"] == "cortex-test"
+    resource = receiver[0].requests[0].resource_spans[0].resource
+    assert {a.key: a.value.string_value for a in resource.attributes}["service.name"] == "cortex-test"
 
 
-def test_a_dead_endpoint_costs_one_warning_and_a_bounded_shutdown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_spans_arrive_while_the_process_goes_on(receiver: tuple[Receiver, grpc.Server]) -> None:
+    kit = telemetry.start("cortex-test")
+    for number in range(300):
+        kit.tracer.start_span(f"span {number}").end()
+    async with asyncio.timeout(10):
+        while len(receiver[0].spans) < 300:
+            await asyncio.sleep(0.01)  # the receiver lives in a thread
+    assert {span.name for span in receiver[0].spans} == {f"span {number}" for number in range(300)}
+    kit.shutdown()
+    assert len({span.span_id for span in receiver[0].spans}) == 300
+
+
+@pytest.mark.parametrize("endpoint", ["unix:///nobody.sock", "http://127.0.0.1:1"])
+async def test_a_dead_endpoint_costs_one_warning_and_a_bounded_shutdown(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"unix://{tmp_path}/nobody.sock")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", "true")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-    warned = asyncio.Event()
-
-    class Notice(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            warned.set()
-
     kit = telemetry.start("cortex-test")
-    logger = logging.getLogger("services.common.telemetry.exporting")
-    logger.addHandler(notice := Notice())
-    kit.tracer.start_span("first").end()
-    deadline = time.monotonic() + 10
-    while not warned.is_set() and time.monotonic() < deadline:
-        kit.tracer.start_span("more").end()
-        time.sleep(0.01)  # spans keep coming while the thread fails to send them
-    logger.removeHandler(notice)
-    kit.tracer.start_span("last").end()
+    async with asyncio.timeout(10):
+        while not caplog.records:
+            for _ in range(100):
+                kit.tracer.start_span("more than can ever wait").end()
+            await asyncio.sleep(0.01)  # spans keep coming while sending fails elsewhere
     started = time.monotonic()
     kit.shutdown()
     assert time.monotonic() - started < 3
-    messages = [r.getMessage() for r in caplog.records]
+    messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1, messages
-    assert "nobody.sock" in messages[0]
+    assert endpoint in messages[0]
+
+
+async def test_spans_wait_for_a_collector_that_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"unix://{tmp_path}/otlp.sock")
+    monkeypatch.setattr("services.common.telemetry.local.RETRY_S", 0.05)
+    kit = telemetry.start("cortex-test")
+    kit.tracer.start_span("early").end()
+    async with asyncio.timeout(10):
+        while not caplog.records:
+            await asyncio.sleep(0.01)  # until the first attempt has failed
+    receiver = Receiver()
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]  # generated, untyped
+    server.add_insecure_port(f"unix:{tmp_path}/otlp.sock")
+    server.start()
+    async with asyncio.timeout(10):
+        while not receiver.spans:
+            await asyncio.sleep(0.01)  # the receiver lives in a thread
+    assert [span.name for span in receiver.spans] == ["early"]
+    kit.shutdown()
+    server.stop(None).wait()
 
 
 def test_settings_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

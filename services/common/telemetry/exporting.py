@@ -1,7 +1,8 @@
-"""Sending spans away, so that it can neither slow a process down nor fill its log.
+"""Sending spans away as the `OTEL_*` variables say, so that it can neither slow a process down nor fill its log.
 
-A thread sends what has ended every half second. The exporter itself is imported by that thread with the first spans:
-it costs a tenth of a second and megabytes, which a process without spans does not pay. While the endpoint cannot be
+An endpoint `unix:PATH` is the collector of this machine (`local.py`). To any other a thread of the SDK sends, every
+half second, with the standard OTLP exporter and all of its settings. That exporter is imported with the first spans: it
+costs a tenth of a second and megabytes, which a process without spans does not pay. While the endpoint cannot be
 reached spans are dropped, which is said once.
 """
 
@@ -12,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import cast
+from typing import Protocol, cast
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from services.common.settings import Environment, SettingsError
+from services.common.telemetry.local import LocalExport
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +39,16 @@ _LIBRARY_LOGGERS = (*(package for package, _ in _EXPORTERS.values()), "opentelem
 """They say again and again what `_LateExporter` says once."""
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(Protocol):
     """The way out of the process."""
+
+    def shutdown(self) -> None:
+        """Send what is waiting, for about `SHUTDOWN_S` at most."""
+
+
+@dataclass(frozen=True)
+class _ThreadedExport:
+    """The SDK's thread with the standard exporter."""
 
     _processor: BatchSpanProcessor
     _exporter: SpanExporter
@@ -97,13 +106,17 @@ def begin(provider: TracerProvider) -> Export | None:
     if endpoint is None or switched_off:
         return None
     package = _exporter_package(environment)
+    if endpoint.startswith("unix:"):
+        local = LocalExport(endpoint)
+        provider.add_span_processor(local)
+        return local
     for name in _LIBRARY_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     exporter = _LateExporter(package, endpoint)
     delay = None if environment.optional("OTEL_BSP_SCHEDULE_DELAY") else SCHEDULE_DELAY_MS
     processor = BatchSpanProcessor(exporter, schedule_delay_millis=delay)
     provider.add_span_processor(processor)
-    return Export(processor, exporter)
+    return _ThreadedExport(processor, exporter)
 
 
 def _exporter_package(environment: Environment) -> str:
