@@ -74,8 +74,8 @@ class ContainerRunner:
         """Set when the first start has succeeded or failed."""
         self.process: ContainerProcess | None = None
         self.backing_off = False
-        self.reason = f"container `{plan.name}` is being started"
-        """Why it does not run; empty when it does."""
+        self.reason = "is being started"
+        """Why it does not run, as the rest of a sentence about it; empty when it does."""
 
     @property
     def plan(self) -> Plan:
@@ -95,7 +95,7 @@ class ContainerRunner:
             failures = 1 if progressed else failures + 1
             self.backing_off = True
             self.reason = ended.reason
-            self._plan.output.note(f"cortex: {ended.reason}")
+            self._plan.output.note(f"cortex: container `{self._plan.name}` {ended.reason}")
             self._events.exited(ended, progressed=progressed)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), backoff_seconds(failures))
@@ -126,15 +126,15 @@ class ContainerRunner:
         plan = self._plan
         command = list(plan.filled.command)
         hidden = plan.sandbox is not None and bool(command) and plan.sandbox.hides(command[0])
-        if refused := why_not_startable(
-            plan.name, command, plan.filled.variables, plan.working_directory, hidden
-        ) or check_arguments(command, plan.filled.variables):
+        variables = plan.filled.variables
+        refused = why_not_startable(command, variables, plan.working_directory, hidden)
+        if refused := refused or check_arguments(command, variables):
             return ContainerExit(plan.name, None, None, out_of_memory=False, reason=refused)
         guard = plan.guard()
         try:
             return await self._run_process(command, guard)
         except OSError as error:
-            reason = f"container `{plan.name}` could not be started: {error}"
+            reason = f"could not be started: {error}"
             return ContainerExit(plan.name, None, None, out_of_memory=False, reason=reason)
         finally:
             guard.close()
@@ -172,18 +172,17 @@ class ContainerRunner:
         return ContainerExit(plan.name, code, number, out_of_memory=bool(evidence), reason=reason)
 
     def _explain(self, code: int | None, number: int | None, seconds: float, evidence: str) -> str:
-        name = f"container `{self._plan.name}`"
         if evidence:
-            return f"{name} {evidence}"
+            return evidence
         if self._restart_reason:
-            return f"{name} is started again: {self._restart_reason}"
+            return f"was ended: {self._restart_reason}"
         after = f"after {seconds:.1f} s"
         if number is not None:
-            what = f"{name} was ended by signal {number} ({_signal_name(number)}) {after}"
+            what = f"was ended by signal {number} ({_signal_name(number)}) {after}"
         elif code == 0:
-            what = f"{name} exited with code 0 {after}, though it is a server and is not supposed to end"
+            what = f"exited with code 0 {after}, though it is a server and is not supposed to end"
         else:
-            what = f"{name} exited with code {code} {after}"
+            what = f"exited with code {code} {after}"
         last = next((line for line in reversed(self._plan.output.tail()) if line.strip()), "")
         return f"{what}; last output: {last.strip()[:_MAX_QUOTE]}" if last else what
 

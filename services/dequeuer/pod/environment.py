@@ -68,7 +68,7 @@ def version() -> str:
 
 
 def check_arguments(command: Sequence[str], variables: Mapping[str, str]) -> str:
-    """Why the system could not pass these on to a process, for people; empty when it can."""
+    """Why no process can be given these, as the rest of a sentence about the container; empty when one can."""
     if any("\0" in word for word in (*command, *variables, *variables.values())):
-        return "its command or environment holds a zero byte, which no process can be given"
+        return "cannot be started: its command or environment holds a zero byte"
     return ""

@@ -16,14 +16,18 @@ from pathlib import Path
 from cortex.batch.v1.worker_spec_pb2 import Container, WorkerSpec
 from services.common.errors import Category, CortexError
 from services.common.logs import labels
-from services.dequeuer.pod import cgroups, environment, sandbox
+from services.dequeuer.pod import cgroups, environment, network, sandbox
+from services.dequeuer.pod.child import Child
 from services.dequeuer.pod.container import ContainerRunner, Plan
 from services.dequeuer.pod.expansion import expand
 from services.dequeuer.pod.memory import MemoryGuards
 from services.dequeuer.pod.output import ContainerOutput
+from services.dequeuer.pod.tree import descendants
 from services.dequeuer.ports import ContainerExit, PodListener, PodState
 
 log = logging.getLogger(__name__)
+
+_PROBE_END_SECONDS = 0.2
 
 
 class LocalPod:
@@ -35,6 +39,7 @@ class LocalPod:
         self._directory = Path(spec.local.directory)
         self._grace_seconds = spec.local.stop_grace_seconds
         self._listener: PodListener | None = None
+        self._network: network.Network | None = None
         self._runners: dict[str, ContainerRunner] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -54,9 +59,10 @@ class LocalPod:
     async def start(self, listener: PodListener) -> None:
         """Start every container; return when each was started once, well or not.
 
-        Raises `CortexError` when the worker's directories cannot be used.
+        Raises `CortexError` when the worker's directories or its network namespace cannot be used.
         """
         self._listener = listener
+        self._network = await network.prepare(self._spec.local)
         try:
             await asyncio.to_thread(os.makedirs, self._spec.local.log_directory, exist_ok=True)
         except OSError as error:
@@ -88,6 +94,8 @@ class LocalPod:
                 await asyncio.wait(late)
         for runner in self._runners.values():
             runner.plan.output.close()
+        if self._network is not None:
+            self._network.close()
         self._update()
 
     def kill(self) -> None:
@@ -135,7 +143,6 @@ class LocalPod:
         if not progressed:
             self._failed_starts += 1
         self._out_of_memory = exit.out_of_memory
-        log.warning("%s", exit.reason, extra=self._labels())
         if self._listener is not None:
             self._listener.container_exited(exit)
         self._update()
@@ -146,7 +153,7 @@ class LocalPod:
 
     def _update(self) -> None:
         runners = self._runners.values()
-        reasons = [runner.reason for runner in runners if runner.reason]
+        reasons = [f"container `{runner.plan.name}` {runner.reason}" for runner in runners if runner.reason]
         state = PodState(
             running=all(runner.process is not None for runner in runners),
             failed_starts=self._failed_starts,
@@ -165,7 +172,7 @@ class LocalPod:
         except Exception as error:
             log.exception("container `%s` is lost", runner.plan.name, extra=self._labels())
             runner.kill()
-            runner.reason = f"container `{runner.plan.name}` is lost: {error}"
+            runner.reason = f"is lost: {error}"
             runner.tried.set()
             self._update()
 
@@ -224,23 +231,15 @@ class LocalPod:
 
 async def _run(command: list[str], variables: Mapping[str, str], directory: str | None, timeout: float) -> int:
     """Run a command to its end without its output; ends it and raises TimeoutError when it takes too long."""
-    child = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=dict(variables),
-        cwd=directory,
-        start_new_session=True,
-    )
+    child = Child(command, variables, directory)
+    waiting = asyncio.ensure_future(child.wait())
     try:
-        return await asyncio.wait_for(child.wait(), timeout)
+        return await asyncio.wait_for(asyncio.shield(waiting), timeout)
     finally:
-        if child.returncode is None:
-            _kill_group(child.pid)
-            await child.wait()
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+        # nsenter goes last: it has to reap what it put into the container's PID namespace, or the namespace lingers.
+        for pid in descendants(child.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.wait([waiting], timeout=_PROBE_END_SECONDS)
+        child.signal_group(signal.SIGKILL)
+        await waiting

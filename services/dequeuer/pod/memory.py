@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.dequeuer.pod import cgroups
+from services.dequeuer.pod.tree import descendants
 
 log = logging.getLogger(__name__)
 
@@ -92,24 +93,7 @@ def human_bytes(number: int) -> str:
 
 
 def _tree_bytes(pid: int, measure: Callable[[int], int]) -> int:
-    total = 0
-    waiting = [pid]
-    while waiting:
-        process = waiting.pop()
-        total += measure(process)
-        for task in _children_files(process):
-            try:
-                waiting += [int(child) for child in task.read_text().split()]
-            except OSError:
-                continue  # the thread ended meanwhile
-    return total
-
-
-def _children_files(pid: int) -> list[Path]:
-    try:
-        return [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
-        return []
+    return measure(pid) + sum(measure(process) for process in descendants(pid))
 
 
 def _resident_bytes(pid: int) -> int:

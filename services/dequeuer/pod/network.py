@@ -1,4 +1,4 @@
-"""What a dequeuer does first when it was started in a network namespace of its own.
+"""What a worker does first whose dequeuer was started in a network namespace of its own.
 
 Such a namespace has a loopback interface that is down, and nothing else. `prepare` brings it up and carries the
 loopback ports that containers need to reach (the gateway's, the collector's) over unix sockets, which cross network
@@ -43,7 +43,7 @@ class Network:
 
         self._servers.append(await asyncio.start_server(connected, "127.0.0.1", relay.port))
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Take no more connections."""
         for server in self._servers:
             server.close()

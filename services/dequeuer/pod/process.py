@@ -11,38 +11,44 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from services.dequeuer.pod.child import Child, readable
 from services.dequeuer.pod.memory import MemoryGuard
 from services.dequeuer.pod.sandbox import Sandbox
 
-_TEARDOWN_SECONDS = 5.0
+_TEARDOWN_SECONDS = 0.3
 
 
 class ContainerProcess:
     """A running container."""
 
-    def __init__(self, child: asyncio.subprocess.Process, first: int | None, sandboxed: bool) -> None:
+    def __init__(self, child: Child, first: int | None, *, sandboxed: bool) -> None:
         self._child = child
         self._sandboxed = sandboxed
         self._ended = False
         self.pid = child.pid if first is None else first
         """The first process of the container's tree."""
-        self._first_fd = os.pidfd_open(first) if first is not None else None
+        self._first_fd = _pidfd(first) if first is not None else None
 
     async def wait(self) -> tuple[int | None, int | None]:
         """Exit code or signal, once the container's command has ended and so has everything that it started.
+
+        The kernel ends the rest at once; it can take long only to be reaped, and that is not waited for.
 
         From a sandbox a signal comes as 128 + its number, as from a shell; such a code is taken for the signal.
         """
         status = await self._child.wait()
         if self._first_fd is not None:
-            await _readable(self._first_fd, _TEARDOWN_SECONDS)
-            os.close(self._first_fd)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(readable(self._first_fd), _TEARDOWN_SECONDS)
         elif not self._sandboxed:
-            self._signal_group(signal.SIGKILL)  # what stayed behind in its process group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)  # what stayed behind in its process group
         self._ended = True
+        if self._first_fd is not None:
+            os.close(self._first_fd)
         if status < 0:
             return None, -status
         if self._sandboxed and 128 < status <= 128 + signal.NSIG:
@@ -51,28 +57,22 @@ class ContainerProcess:
 
     def terminate(self) -> None:
         """Ask it to end: SIGTERM to the command and its process group."""
-        if self._sandboxed and self.pid == self._child.pid:  # the namespaces are not made yet
+        if self._first_fd is not None:
+            self._signal_first(lambda: os.killpg(self.pid, signal.SIGTERM))
+        elif self._sandboxed:  # the namespaces were never made
             self.kill()
         else:
-            self._signal_group(signal.SIGTERM)
+            self._child.signal_group(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it now, with everything that it started."""
-        if self._ended:
-            return
-        if not self._sandboxed:
-            self._signal_group(signal.SIGKILL)
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._child.pid, signal.SIGKILL)
-        if self._first_fd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._first_fd, signal.SIGKILL)
+        self._child.signal_group(signal.SIGKILL)
+        self._signal_first(lambda: os.kill(self.pid, signal.SIGKILL))
 
-    def _signal_group(self, number: int) -> None:
-        if not self._ended:
+    def _signal_first(self, send: Callable[[], None]) -> None:
+        if self._first_fd is not None and not self._ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+                send()
 
 
 async def launch(
@@ -85,60 +85,38 @@ async def launch(
 ) -> ContainerProcess:
     """Start a container's command. Raises OSError when the system refuses."""
     if sandbox is None:
-        child = await _spawn(guard.wrap(_bound_to_us(command)), variables, working_directory, output_fd)
-        return ContainerProcess(child, None, sandboxed=False)
+        wrapped = guard.wrap(_bound_to_us(command))
+        return ContainerProcess(Child(wrapped, variables, working_directory, output_fd), None, sandboxed=False)
     reading, writing = os.pipe()
     try:
-        wrapped = guard.wrap(sandbox.wrap(command, writing))
-        child = await _spawn(wrapped, variables, working_directory, output_fd, writing)
-    except BaseException:
-        os.close(reading)
-        raise
+        try:
+            wrapped = guard.wrap(sandbox.wrap(command, writing))
+            child = Child(wrapped, variables, working_directory, output_fd, [writing])
+        finally:
+            os.close(writing)
+        return ContainerProcess(child, await _first_process(reading), sandboxed=True)
     finally:
-        os.close(writing)
-    return ContainerProcess(child, await _first_process(reading), sandboxed=True)
-
-
-async def _spawn(
-    command: list[str], variables: Mapping[str, str], working_directory: str, output_fd: int, *more_fds: int
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=output_fd,
-        stderr=output_fd,
-        pass_fds=more_fds,
-        env=dict(variables),
-        cwd=working_directory,
-        start_new_session=True,
-    )
+        os.close(reading)
 
 
 async def _first_process(fd: int) -> int | None:
     """The namespace's first process as bubblewrap tells it; None when bubblewrap ended without a word."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    pipe = os.fdopen(fd, "rb", buffering=0)  # closed with the transport
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    told = b""
+    while not told.rstrip().endswith(b"}"):
+        await readable(fd)
+        piece = os.read(fd, 4096)
+        if not piece:
+            return None
+        told += piece
+    return int(json.loads(told)["child-pid"])
+
+
+def _pidfd(pid: int) -> int | None:
+    """None when the process is gone already."""
     try:
-        told = json.loads(await reader.readuntil(b"}"))
-        return int(told["child-pid"])
-    except asyncio.IncompleteReadError:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
         return None
-    finally:
-        transport.close()
-
-
-async def _readable(pidfd: int, timeout: float) -> None:
-    """Return when the process of a pidfd has ended, or after `timeout` seconds."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), timeout)
-    finally:
-        loop.remove_reader(pidfd)
 
 
 def _bound_to_us(command: list[str]) -> list[str]:
@@ -147,26 +125,26 @@ def _bound_to_us(command: list[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else command
 
 
-def why_not_startable(name: str, command: list[str], variables: Mapping[str, str], directory: str, hidden: bool) -> str:
-    """What is wrong with a container's command, for people; empty when it can be tried.
+def why_not_startable(command: list[str], variables: Mapping[str, str], directory: str, hidden: bool) -> str:
+    """Why a container's command cannot be run, as the rest of a sentence about it; empty when it can be tried.
 
     `hidden`: the command is a path that only exists inside the sandbox, so that nothing can be said from outside.
     """
     if not command:
-        return f"container `{name}` has no command: give it `command` in the API's configuration"
+        return "has no command: give it `command` in the API's configuration"
     if not Path(directory).is_dir():
-        return f"container `{name}` cannot run in {directory}: there is no such directory"
+        return f"cannot run in {directory}: there is no such directory"
     program = command[0]
     if hidden:
         return ""
     if "/" not in program:
         path = variables.get("PATH", os.defpath)
         if shutil.which(program, path=path) is None:
-            return f"the command `{program}` of container `{name}` was not found on PATH ({path})"
+            return f"cannot be started: its command `{program}` was not found on PATH ({path})"
         return ""
     full = Path(directory, program)
     if not full.is_file():
-        return f"the command `{program}` of container `{name}` does not exist (looked for {full})"
+        return f"cannot be started: its command `{program}` does not exist (looked for {full})"
     if not os.access(full, os.X_OK):
-        return f"the command `{program}` of container `{name}` is not executable (try: chmod +x {full})"
+        return f"cannot be started: its command `{program}` is not executable (try: chmod +x {full})"
     return ""
