@@ -72,6 +72,7 @@ class HttpConnection(asyncio.Protocol):
         "_exchanges",
         "_framed",
         "_headed",
+        "_keep",
         "_loop",
         "_orderly_end",
         "_parser",
@@ -79,7 +80,6 @@ class HttpConnection(asyncio.Protocol):
         "_status",
         "_timer",
         "_transport",
-        "_trusted",
         "usable",
     )
 
@@ -106,8 +106,7 @@ class HttpConnection(asyncio.Protocol):
         """Send a request; `done` gets the reply, or learns within `timeout` seconds that there is none."""
         self._done = done
         self.usable = False
-        self._trusted = True
-        self._complete = self._headed = self._framed = self._orderly_end = False
+        self._complete = self._headed = self._keep = self._framed = self._orderly_end = False
         self._status = 0
         self._excerpt = b""
         self._room = MAX_HEAD_BYTES
@@ -138,9 +137,9 @@ class HttpConnection(asyncio.Protocol):
             if not self._complete:
                 self._break(Broken.MALFORMED, f"the container's answer is not HTTP: {error}")
                 return
-            self._trusted = False
+            self._keep = False
         if self._complete:
-            self._finish(self._trusted and self._parser.should_keep_alive())
+            self._finish(self._keep)
             return
         self._room -= len(data)
         if self._room < 0:
@@ -172,7 +171,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A reply starts: the one asked for, one behind an interim one, or one that nobody asked for."""
         if self._complete:
-            self._trusted = False  # two replies to one request: which one would answer the next?
+            self._keep = False  # two replies to one request: which one would answer the next?
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Find out whether the reply's end will be seen without the connection's end."""
@@ -184,6 +183,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The status is known."""
+        if self._complete:
+            return  # the first reply counts
         self._status = status = self._parser.get_status_code()
         if status >= 200 or status == _SWITCHING_PROTOCOLS:
             self._headed = True
@@ -198,8 +199,9 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The reply is whole, unless it was an interim one. Acting on it waits until the parser has returned."""
-        if self._headed:
+        if self._headed and not self._complete:
             self._complete = True
+            self._keep = self._parser.should_keep_alive()
 
     # Ends of an exchange
 
