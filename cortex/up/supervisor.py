@@ -8,7 +8,7 @@ A part's life:
 
 One part dying never stops another: the gateway lives on without a scheduler and says so, and workers go on
 without either. Only at the very start `cortex up` gives up: when a part ends with an error of its own telling (`error:
-...`, exit code 1), which no restart mends, or dies young ten times in a row.
+...`, exit code 1), which no restart mends, or dies young five times in a row.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ YOUNG_S = 1.0
 PAUSES_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Before the restart after the first, second, ... young death in a row. Restarts stay within two seconds."""
 
-GIVE_UP_AFTER = 10
+GIVE_UP_AFTER = 5
 """Young deaths in a row, before the system has ever been ready."""
 
 
