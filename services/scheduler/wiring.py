@@ -1,7 +1,10 @@
 """The composition root: the only place that chooses adapters and puts the parts together."""
 
 import logging
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,7 +26,7 @@ from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
 from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
 from services.scheduler.adapters.log_files import LogFiles
-from services.scheduler.adapters.sqlite import SqliteLedger
+from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.api.batch_servicer import BatchServicer
 from services.scheduler.api.worker_servicer import WorkerServicer
@@ -34,6 +37,7 @@ from services.scheduler.usecases.crew import CrewSettings
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.job_run import Surroundings
 from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.ports import Ledger, WorkerDriver
 from services.scheduler.usecases.submit import Submit
 
 log = logging.getLogger(__name__)
@@ -55,57 +59,74 @@ async def serve(settings: Settings, stop: Stop) -> None:
     telemetry = start("cortex-scheduler")
     ledger = await SqliteLedger.open(settings.data_dir / "ledger.db")
     try:
-        await _serve_with(settings, stop, telemetry, ledger)
+        scheduler = await Scheduler.build(settings, ledger, LocalWorkerDriver(_driver_settings(settings)), telemetry)
+        await scheduler.run(stop)
     finally:
         await ledger.close()
         telemetry.shutdown()
 
 
-async def _serve_with(settings: Settings, stop: Stop, telemetry: Telemetry, ledger: SqliteLedger) -> None:
-    clock = SystemClock()
-    tokens = JwtTokens(ledger.secret)
-    driver = LocalWorkerDriver(_driver_settings(settings))
-    around = Surroundings(
-        ledger=ledger,
-        driver=driver,
-        clock=clock,
-        trace=lambda job: OtelJobTrace(telemetry, job),
-        token=tokens.sign,
-        job_document=job_document,
-        crew=CrewSettings(settings.reconnect_grace_seconds, settings.startup_deadline_seconds),
-    )
-    jobs = Jobs(around)
-    newest = await ledger.jobs(limit=1)
-    submit = Submit(
-        ledger=ledger,
-        clock=clock,
-        jobs=jobs,
-        ids=JobIds(newest[0].spec.job_id if newest else None),
-        traceparent=lambda: traceparent(get_current()) or new_traceparent(),
-        trace=around.trace,
-    )
-    server = grpc.aio.server(
-        interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
-    )
-    batch = BatchServicer(ledger, jobs, Deploy(ledger, clock), submit, LogFiles(settings.data_dir / "logs"))
-    batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
-    worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
-    healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    port = _listen(server, settings)
-    # Jobs first: a worker that returns at once must find its job.
-    await jobs.resume()
-    await server.start()
-    for name in ("", *SERVICES):
-        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
-    log.info("serving gRPC on port %d", port)
-    await stop.wait()
-    if stop.at_once:
-        return
-    await healthy.enter_graceful_shutdown()
-    await jobs.close(settings.drain_seconds)
-    await server.stop(grace=0.5)
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """The parts, put together and not yet started."""
+
+    jobs: Jobs
+    server: grpc.aio.Server
+    health: health.aio.HealthServicer
+    port: int
+    """The TCP port of the gRPC services."""
+    drain_seconds: float
+
+    @classmethod
+    async def build(cls, settings: Settings, ledger: Ledger, driver: WorkerDriver, telemetry: Telemetry) -> Self:
+        """Put the parts together and bind the addresses. Raises `CortexError` when one is taken."""
+        clock, tokens = SystemClock(), JwtTokens(ledger.secret)
+        around = Surroundings(
+            ledger=ledger,
+            driver=driver,
+            clock=clock,
+            trace=partial(OtelJobTrace, telemetry),
+            token=tokens.sign,
+            job_document=job_document,
+            crew=CrewSettings(settings.reconnect_grace_seconds, settings.startup_deadline_seconds),
+        )
+        jobs = Jobs(around)
+        newest = await ledger.jobs(limit=1)
+        submit = Submit(
+            ledger=ledger,
+            clock=clock,
+            jobs=jobs,
+            ids=JobIds(newest[0].spec.job_id if newest else None),
+            traceparent=lambda: traceparent(get_current()) or new_traceparent(),
+            trace=around.trace,
+        )
+        server = grpc.aio.server(
+            interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
+        )
+        batch = BatchServicer(ledger, jobs, Deploy(ledger, clock), submit, LogFiles(settings.data_dir / "logs"))
+        batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
+        worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
+        healthy = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return cls(jobs, server, healthy, _listen(server, settings), settings.drain_seconds)
+
+    async def run(self, stop: Stop) -> None:
+        """Serve until told to stop; then let the workers finish or hand back what they hold."""
+        # Jobs first: a worker that returns at once must find its job.
+        await self.jobs.resume()
+        await self.server.start()
+        for name in ("", *SERVICES):
+            await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving gRPC on port %d", self.port)
+        await stop.wait()
+        if stop.at_once:
+            await self.jobs.close(None)
+            await self.server.stop(grace=None)
+            return
+        await self.health.enter_graceful_shutdown()
+        await self.jobs.close(self.drain_seconds)
+        await self.server.stop(grace=0.5)
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:

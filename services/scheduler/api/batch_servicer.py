@@ -9,11 +9,10 @@ import grpc
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2
 from services.common.errors import Category, CortexError
-from services.scheduler.adapters.log_files import LogEntry, LogFiles
 from services.scheduler.api import convert
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.ports import Ledger, LogEntry, LogReader
 from services.scheduler.usecases.submit import Submit
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
@@ -30,7 +29,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
     """Serves APIs and jobs."""
 
-    def __init__(self, ledger: Ledger, jobs: Jobs, deploy: Deploy, submit: Submit, logs: LogFiles) -> None:
+    def __init__(self, ledger: Ledger, jobs: Jobs, deploy: Deploy, submit: Submit, logs: LogReader) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._deploy = deploy

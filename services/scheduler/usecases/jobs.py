@@ -90,10 +90,13 @@ class Jobs:
         except CortexError as error:
             log.error("job %s: its failure cannot be written: %s", job.spec.job_id, error.message)
 
-    async def close(self, grace_seconds: float) -> None:
-        """Let all workers finish or hand back what they hold, then leave the jobs for the next start."""
+    async def close(self, grace_seconds: float | None) -> None:
+        """Leave the jobs to the next start. With a grace, workers finish or hand back what they hold and end; without
+        one they go on by themselves.
+        """
         self._closing = True
-        await asyncio.gather(*(run.hand_back(grace_seconds) for run in self._runs.values()))
+        if grace_seconds is not None:
+            await asyncio.gather(*(run.hand_back(grace_seconds) for run in self._runs.values()))
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -1,6 +1,7 @@
 """What the use cases need from the world. `adapters/` makes it real; tests may make it different."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -184,6 +185,26 @@ class WorkerLink(Protocol):
 
     def close(self, reason: str) -> None:
         """Cut the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One line that a worker's container, or its dequeuer, wrote."""
+
+    time_ns: int
+    worker: int
+    """The worker's number in its job, from 0."""
+    container: str
+    message: str
+
+
+class LogReader(Protocol):
+    """The kept output of jobs' workers."""
+
+    def tail(
+        self, api_name: str, job_id: str, follow: bool, finished: asyncio.Event
+    ) -> AsyncIterator[Sequence[LogEntry]]:
+        """What is there, oldest first; with `follow` also what comes, until `finished` is set."""
 
 
 class JobTrace(Protocol):
