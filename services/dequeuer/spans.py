@@ -31,7 +31,7 @@ class Spans:
 
     def begin(self, parent: str) -> Request:
         """A request starts."""
-        if not sampled(parent):
+        if not parent or parent[-1] not in "13579bdf" or not sampled(parent):  # mostly settled by the flag's digit
             return Request(parent, None)
         span_id = new_span_id()
         return Request(child_traceparent(parent, span_id, sampled=True), span_id)
