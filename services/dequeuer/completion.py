@@ -51,6 +51,11 @@ class Completion:
         self._task: asyncio.Task[None] | None = None
         self._result: CompletionResult | None = None
 
+    @property
+    def asked(self) -> bool:
+        """The scheduler has asked for it: the answer is under way or known."""
+        return self._task is not None
+
     def ask(self, traceparent: str) -> None:
         """Tell the container, and the scheduler what it answered."""
         if self._result is not None:

@@ -66,6 +66,9 @@ class StreamListener(Protocol):
     def held(self) -> list[HeldLease]:
         """Leases that a new stream begins with."""
 
+    def completing(self) -> bool:
+        """Whether /on-job-complete was asked for: another worker must not be asked meanwhile."""
+
     def welcomed(self, dropped_epochs: Iterable[int]) -> None:
         """A stream is open. These leases are not honoured any more."""
 
@@ -129,7 +132,13 @@ class WorkStream:
         return "the scheduler ended it"
 
     async def _greet(self, call: Any) -> Any:
-        hello = Hello(token=self._token, worker_id=self._worker_id, held=self._listener.held(), pid=os.getpid())
+        hello = Hello(
+            token=self._token,
+            worker_id=self._worker_id,
+            held=self._listener.held(),
+            pid=os.getpid(),
+            completing=self._listener.completing(),
+        )
         try:
             async with asyncio.timeout(HELLO_S):
                 await call.write(WorkRequest(hello=hello))

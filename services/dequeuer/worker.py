@@ -132,6 +132,10 @@ class Worker:
         """Leases in hand, and leases whose end may not be known."""
         return [*self._delivery.held(), *self._outbox.reports.held()]
 
+    def completing(self) -> bool:
+        """Whether /on-job-complete was asked for."""
+        return self._completion.asked
+
     def welcomed(self, dropped_epochs: Iterable[int]) -> None:
         """Forget what is not honoured."""
         dropped = list(dropped_epochs)

@@ -152,11 +152,14 @@ class LeaseBook:
     def adopt(self, index: int, epoch: int, attempt: int, worker: str, known: int) -> bool:
         """Let a returning worker keep a lease of an earlier time. False when the batch is not to be had any more.
 
-        `known` is how many batches the job has as far as is known.
+        `known` is how many batches the job has as far as is known. A batch that is just being recorded stays the
+        worker's to report until that is on disk.
         """
         if index in self._leases:
             return self._leases[index].epoch == epoch and self._leases[index].worker == worker
-        if not 0 <= index < known or index in self._recording or index - self.cursor > MAX_ADOPTED_GAP:
+        if index in self._recording:
+            return True
+        if not 0 <= index < known or index - self.cursor > MAX_ADOPTED_GAP:
             return False
         if index >= self.cursor:
             for skipped in range(self.cursor, index):

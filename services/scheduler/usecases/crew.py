@@ -255,7 +255,7 @@ class Crew:
                 f"worker {slot} failed {failed} times in a row without finishing a batch: {reason}",
             )
             return
-        delay = BACKOFF_SECONDS[min(failed, len(BACKOFF_SECONDS) - 1)]
+        delay = BACKOFF_SECONDS[min(max(failed - 1, 0), len(BACKOFF_SECONDS) - 1)]
         self._spawn(self._start(slot, delay), f"start worker {slot}")
 
     async def _forget(self, worker: Worker) -> None:
