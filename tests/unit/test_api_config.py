@@ -96,6 +96,17 @@ def test_aliases_that_expand_without_end_are_refused(reference: str) -> None:
     assert "more than 100000 values" in refused("\n".join(layers).encode()).message
 
 
+def test_long_texts_may_not_be_repeated_without_end() -> None:
+    text = "- &long " + "x" * 100_000 + "\n- [" + "*long, " * 50_000 + "]"
+    assert "a megabyte of text" in refused(text.encode()).message
+
+
+def test_one_api_may_not_be_huge() -> None:
+    with pytest.raises(CortexError, match=r"hello-world: the configuration of this API takes \d+ bytes") as caught:
+        parse(changed(f"{C}.env", {"TEXT": "x" * 256 * 1024}))
+    assert (caught.value.kind, caught.value.category) == ("spec.config_too_large", Category.TOO_LARGE)
+
+
 def test_a_file_of_many_values_is_refused_quickly() -> None:
     assert "more than 100000 values" in refused(b"[" + b"1," * 500_000 + b"]").message
 
@@ -123,16 +134,14 @@ def test_text_that_yaml_might_take_for_a_date_or_a_time_stays_text() -> None:
     containers:
       - name: api
         image: hello
-        command: [run, 2026-01-31, 1:30, 1.2.3, !!str 7, "8", 'yes', 12e03x, "=", <<]
+        command: [run, 2026-01-31, 1:30, 1.2.3, !!str 7, "8", 'yes', 1e5, 08, "=", <<]
 """
     (config,) = parse_api_file("x.yaml", text.encode())
-    words = ("run", "2026-01-31", "1:30", "1.2.3", "7", "8", "yes", "12e03x", "=", "<<")
+    words = ("run", "2026-01-31", "1:30", "1.2.3", "7", "8", "yes", "1e5", "08", "=", "<<")
     assert config.pod.containers[0].command == words
 
 
-@pytest.mark.parametrize(
-    ("written", "meant"), [("0x10", 16), ("010", 8), ("+5_0", 50), ("0b11", 3), ("0o17", 15), ("08", 8)]
-)
+@pytest.mark.parametrize(("written", "meant"), [("0x10", 16), ("010", 8), ("+5_0", 50), ("0b11", 3)])
 def test_numbers_are_read_as_yaml_1_1_writes_them(written: str, meant: int) -> None:
     text = yaml.safe_dump(changed("0.pod.port", "PORT"), sort_keys=False).replace("PORT", written)
     (config,) = parse_api_file("x.yaml", text.encode())

@@ -62,6 +62,7 @@ def check(data: bytes) -> None:
         assert spec_id(again) == spec_id(config)
 
 
+@settings(deadline=None)  # other work shares the machine
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(b"- {<<: {a: 1}, <<: {b: 2}}")
 @example(b"- ? {a: b}\n  : c\n")
@@ -75,6 +76,7 @@ def test_no_bytes_break_the_parser(data: bytes) -> None:
     check(data)
 
 
+@settings(deadline=None)  # other work shares the machine
 @given(values)
 def test_no_document_breaks_the_parser(document: object) -> None:
     check(yaml.safe_dump(document, allow_unicode=True).encode("utf-8", "surrogatepass"))
@@ -117,7 +119,7 @@ def apis(draw: st.DrawFn) -> dict[str, Any]:
     return api
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(apis())
 def test_what_is_nearly_right_is_told_or_survives_storing(api: dict[str, Any]) -> None:
     check(yaml.safe_dump([api], allow_unicode=True).encode("utf-8", "surrogatepass"))
@@ -131,11 +133,13 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)  # other work shares the machine
 @given(json_values)
 def test_values_come_out_as_yaml_wrote_them(value: Value) -> None:
     assert load("any.yaml", yaml.safe_dump(value, allow_unicode=False).encode()) == value
 
 
+@settings(deadline=None)  # other work shares the machine
 @given(st.integers(0, 2**40), st.sampled_from(["", "m", "k", "M", "G", "Ki", "Mi", "Gi", "e3", "E-2", "n"]))
 def test_quantities_mean_what_kubernetes_means(number: int, suffix: str) -> None:
     factors = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "e3": 10**3}
@@ -149,6 +153,7 @@ def test_quantities_mean_what_kubernetes_means(number: int, suffix: str) -> None
         assert 0 <= quantity.whole - exact < 1
 
 
+@settings(deadline=None)  # other work shares the machine
 @given(st.text("0123456789.eEkKMGTPEimun+- ", max_size=12))
 @example("1e999")
 @example("0." + "0" * 60 + "1")

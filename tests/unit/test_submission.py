@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import Category, CortexError
@@ -124,6 +124,7 @@ files = st.builds(
 )
 
 
+@settings(deadline=None)  # other work shares the machine
 @given(
     st.builds(
         Submission,

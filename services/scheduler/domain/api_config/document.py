@@ -26,7 +26,9 @@ MAX_DEPTH = 32
 """Deeper nesting is refused. A configuration needs eight levels."""
 
 MAX_VALUES = 100_000
-"""A document of more values, aliases expanded, is refused."""
+"""A document of more values, aliases expanded, is refused. A text counts once more for every `_CHARACTERS_A_VALUE`."""
+
+_CHARACTERS_A_VALUE = 10
 
 _Node = yaml.ScalarEvent | yaml.CollectionStartEvent
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same language; a file of 1 MiB takes the other seconds
@@ -36,8 +38,8 @@ _TAGS = {None: "", "!": "str"} | {_TAG + name: name for name in ("str", "int", "
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _TRUE = frozenset(("yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"))
 _FALSE = frozenset(("no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"))
-_INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o[0-7_]+|[0-9][0-9_]*)")
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?")
+_INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)")
+_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?")
 _SPECIAL_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _MAX_DIGITS = 400  # longer numbers mean nothing here, and converting them is slow
 
@@ -66,7 +68,7 @@ def load(file_name: str, data: bytes) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """A value and how many values it holds, itself included and aliases expanded."""
+    """A value and how many values it counts for, itself included and aliases expanded."""
 
     value: Value
     size: int
@@ -105,7 +107,7 @@ class _Builder:
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
-            built = _Built(self._scalar(event), 1)
+            built = _Built(self._scalar(event), _size(event.value))
         elif isinstance(event, yaml.SequenceStartEvent):
             built = self._sequence(event, depth)
         else:
@@ -139,7 +141,7 @@ class _Builder:
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self._key(event)
             built = self._build(next(self.events), depth + 1)
-            size = self._grown(start, size, built)
+            size = self._grown(start, size, built) + _size(key)
             if key == "<<" and isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
                 merged = self._merged(event, built.value) | merged
             elif key in given:
@@ -165,7 +167,9 @@ class _Builder:
 
     def _grown(self, start: yaml.Event, size: int, built: _Built) -> int:
         if size + built.size > MAX_VALUES:
-            raise self._error(start, f"the document holds more than {MAX_VALUES} values, its aliases expanded")
+            raise self._error(
+                start, f"the document holds more than {MAX_VALUES} values or a megabyte of text, its aliases expanded"
+            )
         return size + built.size
 
     def _scalar(self, event: yaml.ScalarEvent) -> Value:
@@ -186,6 +190,10 @@ class _Builder:
         return _invalid(self.file_name, line, text, kind)
 
 
+def _size(text: str) -> int:
+    return 1 + len(text) // _CHARACTERS_A_VALUE
+
+
 def _plain(text: str) -> Value:
     """What a scalar without quotes means."""
     if text in _NULL:
@@ -195,9 +203,8 @@ def _plain(text: str) -> Value:
     digits = text.replace("_", "")
     if _INTEGER.fullmatch(text):
         sign, unsigned = (-1, digits[1:]) if digits[0] == "-" else (1, digits.lstrip("+"))
-        if unsigned.isdigit():  # a leading zero means octal in YAML 1.1, where the other digits allow it
-            octal = unsigned[0] == "0" and not set(unsigned) & {"8", "9"}
-            return sign * int(unsigned, 8 if octal else 10)
+        if unsigned.isdigit():
+            return sign * int(unsigned, 8 if unsigned[0] == "0" else 10)
         return sign * int(unsigned, 0) if unsigned[2:] else text
     if _FLOAT.fullmatch(text):
         return float(digits)

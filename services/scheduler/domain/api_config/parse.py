@@ -4,10 +4,11 @@ Every rule raises a `CortexError` whose message names the file, the API, the pat
 is allowed. The first mistake found is the one reported.
 """
 
+import json
 import re
 from collections.abc import Collection
 
-from services.common.errors import CortexError
+from services.common.errors import Category, CortexError
 from services.scheduler.domain.api_config.containers import dns_1035, parse_container, port
 from services.scheduler.domain.api_config.document import Value, load
 from services.scheduler.domain.api_config.endpoints import RESERVED_ENDPOINTS, normalize_endpoint
@@ -20,6 +21,9 @@ MAX_NAME = 42
 DEFAULT_PORT = 8080
 MAX_CONCURRENCY = 10_000
 """The most batches that a container may take at once."""
+
+MAX_API_BYTES = 256 * 1024
+"""The most that one API's configuration may hold, written as JSON: every listing carries it."""
 
 _KEYS = ("name", "kind", "pod", "node_groups", "networking")
 _POD_KEYS = ("port", "max_concurrency", "containers")
@@ -41,7 +45,9 @@ def parse_api_file(file_name: str, data: bytes, reserved: Collection[str] = RESE
     for index, entry in enumerate(document):
         if not isinstance(entry, dict):
             raise _malformed(f"{file_name}: [{index}]", entry)
-        configs.append(parse_api(file_name, index, entry, reserved))
+        config = parse_api(file_name, index, entry, reserved)
+        _refuse_large(config)
+        configs.append(config)
     _refuse_duplicates(file_name, configs)
     return configs
 
@@ -63,6 +69,14 @@ def parse_api(file_name: str, index: int, entry: dict[str, Value], reserved: Col
         file_name=file_name,
         submitted=entry,
     )
+
+
+def _refuse_large(config: ApiConfig) -> None:
+    size = len(json.dumps(config.submitted, ensure_ascii=False).encode())
+    if size > MAX_API_BYTES:
+        text = f"the configuration of this API takes {size} bytes as JSON; {MAX_API_BYTES} is the most"
+        message = f"{config.file_name}: {config.name}: {text}"
+        raise CortexError("spec.config_too_large", message, Category.TOO_LARGE)
 
 
 def _malformed(place: str, found: Value) -> CortexError:

@@ -117,7 +117,7 @@ def string(place: Place, value: Value) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):
-        raise _wrong_type(place, value, "a string", f"; put it in quotes: {_quoted(value)}")
+        raise _wrong_type(place, value, "a string", "; put what is written there in quotes")
     raise _wrong_type(place, value, "a string")
 
 
@@ -160,10 +160,6 @@ def _wrong_type(place: Place, value: Value, expected: str, hint: str = "") -> Co
 def _type_name(value: Value) -> str:
     names: dict[type, str] = {bool: "the boolean", str: "the string", list: "the list", dict: "the mapping"}
     return names.get(type(value), "the number")
-
-
-def _quoted(value: bool | int | float) -> str:
-    return json.dumps(show(value))
 
 
 def _closest(key: str, known: Sequence[str]) -> str:
