@@ -253,11 +253,12 @@ print(*(m for m in sys.modules if m.startswith(("opentelemetry.proto", "opentele
 
 
 @pytest.fixture
-def spans() -> tuple[trace.Tracer, InMemorySpanExporter]:
+def spans(caplog: pytest.LogCaptureFixture) -> Iterator[tuple[trace.Tracer, InMemorySpanExporter]]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return provider.get_tracer("test"), exporter
+    yield provider.get_tracer("test"), exporter
+    assert [record.getMessage() for record in caplog.records] == []  # the SDK warns of spans that end twice
 
 
 def handlers(tracer: trace.Tracer) -> grpc.GenericRpcHandler:
@@ -314,21 +315,32 @@ class Echo:
         return str((await call.read()).value)
 
 
-@pytest.fixture
-async def echo(tmp_path: Path, spans: tuple[trace.Tracer, InMemorySpanExporter]) -> AsyncIterator[Echo]:
+@pytest.fixture(params=["tracing first", "errors first"])
+async def echo(
+    request: pytest.FixtureRequest, tmp_path: Path, spans: tuple[trace.Tracer, InMemorySpanExporter]
+) -> AsyncIterator[Echo]:
     tracer, _ = spans
-    server = grpc.aio.server(interceptors=[ErrorInterceptor(), telemetry.TracingServerInterceptor(tracer)])
+    interceptors = [telemetry.TracingServerInterceptor(tracer), ErrorInterceptor()]
+    server = grpc.aio.server(interceptors=interceptors[:: 1 if request.param == "tracing first" else -1])
     server.add_generic_rpc_handlers((handlers(tracer),))
     server.add_insecure_port(f"unix:{tmp_path}/echo.sock")
     await server.start()
-    interceptors = telemetry.client_interceptors(tracer)
-    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/echo.sock", interceptors=interceptors) as channel:
+    traced = telemetry.client_interceptors(tracer)
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/echo.sock", interceptors=traced) as channel:
         yield Echo(channel)
     await server.stop(None)
 
 
 def by_kind(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return {f"{span.kind.name} {span.name}": span for span in exporter.get_finished_spans()}
+
+
+async def finished(exporter: InMemorySpanExporter, *names: str) -> dict[str, ReadableSpan]:
+    """The spans, once these are among them: the caller has its answer a moment before the spans end."""
+    async with asyncio.timeout(5):
+        while not by_kind(exporter).keys() >= set(names):
+            await asyncio.sleep(0.005)
+    return by_kind(exporter)
 
 
 def parent_id(span: ReadableSpan) -> int:
@@ -341,8 +353,8 @@ async def test_a_unary_call_is_one_trace_from_caller_to_handler(
     tracer, exporter = spans
     with tracer.start_as_current_span("caller"):
         await echo.unary("x")
-    found = by_kind(exporter)
     chain = ["INTERNAL caller", "CLIENT Echo/Unary", "SERVER Echo/Unary", "INTERNAL inside"]
+    found = await finished(exporter, *chain)
     assert set(found) == set(chain)
     for upper, lower in pairwise(chain):
         assert parent_id(found[lower]) == found[upper].context.span_id
@@ -355,7 +367,7 @@ async def test_an_error_is_on_both_spans_and_still_reaches_the_caller(
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call("bad")
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
-        found = by_kind(spans[1])
+        found = await finished(spans[1], f"SERVER Echo/{method}", f"CLIENT Echo/{method}")
         server, client = found[f"SERVER Echo/{method}"], found[f"CLIENT Echo/{method}"]
         assert server.attributes is not None
         assert server.attributes["cortex.error.kind"] == "test.bad"
@@ -368,7 +380,10 @@ async def test_streams_from_the_server_are_traced_and_streams_from_the_client_ar
 ) -> None:
     assert telemetry.sampled(await echo.drain("x"))
     assert await echo.both() == ""
-    assert set(by_kind(spans[1])) == {"SERVER Echo/Stream", "CLIENT Echo/Stream"}
+    assert set(await finished(spans[1], "SERVER Echo/Stream", "CLIENT Echo/Stream")) == {
+        "SERVER Echo/Stream",
+        "CLIENT Echo/Stream",
+    }
 
 
 async def test_an_unsampled_caller_gets_contexts_but_no_spans(
@@ -394,7 +409,7 @@ async def test_a_cancelled_call_ends_at_both_ends(
         break
     async with asyncio.timeout(5):
         while len(spans[1].get_finished_spans()) < 4:
-            await asyncio.sleep(0.01)  # the server learns of it in its own time
+            await asyncio.sleep(0.005)  # the server learns of it in its own time
     assert all(span.status.is_ok or span.status.is_unset for span in spans[1].get_finished_spans())
     assert not caplog.records
 

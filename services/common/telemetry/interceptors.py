@@ -27,8 +27,7 @@ _NOT_TRACED = ("/grpc.",)
 class TracingServerInterceptor(grpc.aio.ServerInterceptor):
     """Gives each call a span below the caller's, current while the handler runs.
 
-    It stands behind `ErrorInterceptor`, so that it sees the errors that handlers raise:
-    `interceptors=[ErrorInterceptor(), TracingServerInterceptor(tracer)]`.
+    It may stand before or behind `ErrorInterceptor`.
     """
 
     def __init__(self, tracer: Tracer) -> None:
@@ -99,7 +98,7 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
         call: Any = None
         try:
             call = await continuation(details, request)
-            await _end_with(call, span)
+            await _note_status(call, span)
         except asyncio.CancelledError:
             if call is not None:
                 call.cancel()
@@ -130,10 +129,16 @@ class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
 
 async def _end_with(call: Any, span: Span) -> None:
     """End a span when its call does."""
+    try:
+        await _note_status(call, span)
+    finally:
+        span.end()
+
+
+async def _note_status(call: Any, span: Span) -> None:
     code = await call.code()
     if code not in (grpc.StatusCode.OK, grpc.StatusCode.CANCELLED):
         fail(span, f"{code.name}: {await call.details()}")
-    span.end()
 
 
 def _outgoing(tracer: Tracer, details: grpc.aio.ClientCallDetails) -> tuple[Span, grpc.aio.ClientCallDetails]:
@@ -149,9 +154,11 @@ def _outgoing(tracer: Tracer, details: grpc.aio.ClientCallDetails) -> tuple[Span
 
 
 def _note(span: Span, error: Exception, context: _ServerContext) -> None:
-    if isinstance(error, CortexError):
-        span.set_attribute("cortex.error.kind", error.kind)
-        fail(span, error.message)
+    # `ErrorInterceptor` aborts the call while it handles the error, which so is the context of the abort.
+    cause = error.__context__ if isinstance(error, grpc.aio.AbortError) else error
+    if isinstance(cause, CortexError):
+        span.set_attribute("cortex.error.kind", cause.kind)
+        fail(span, cause.message)
     elif isinstance(error, grpc.aio.AbortError):
         fail(span, context.details())
     else:
