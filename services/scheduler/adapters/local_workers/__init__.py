@@ -1,0 +1,11 @@
+"""Workers as processes of this machine.
+
+`driver` starts, watches and ends dequeuers; `directories` are the files they find; `worker_spec` turns an API's
+configuration into what a dequeuer is told; `ports` decides where a worker listens, and whether it needs a network
+namespace of its own (`namespaces`); `processes` knows a process by pid and start time.
+"""
+
+from services.scheduler.adapters.local_workers.driver import LocalWorkerDriver
+from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
+
+__all__ = ["LocalWorkerDriver", "LocalWorkerSettings"]

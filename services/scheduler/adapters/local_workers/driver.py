@@ -1,0 +1,256 @@
+"""Starts, watches and ends local workers. A worker is one dequeuer process; the containers are its children.
+
+Nothing here is remembered that cannot be found again. A `WorkerRecord` holds pid, start time and (in `detail`) what the
+driver must know after a restart. Everything that belongs to a worker carries its id in its environment, so that what a
+crash left without a known pid, or without its dequeuer, is found and ended. When a worker's exit is told, all of its
+processes are gone and its ports are free again.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from cortex.batch.v1 import worker_spec_pb2 as pb
+from services.common.errors import Category, CortexError
+from services.common.lifecycle import LIFELINE_VARIABLE
+from services.scheduler.adapters.local_workers import namespaces
+from services.scheduler.adapters.local_workers.directories import WorkerDirectories
+from services.scheduler.adapters.local_workers.ports import Ports
+from services.scheduler.adapters.local_workers.preparation import Prepared, prepare
+from services.scheduler.adapters.local_workers.processes import Watched, end_marked, start_time
+from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
+from services.scheduler.domain.api_config import load_api, mentions_port, probe_ports
+from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
+from services.scheduler.usecases.ports import WorkerExit
+
+log = logging.getLogger(__name__)
+
+WORKER_ID_VARIABLE = "CORTEX_WORKER_ID"
+"""In the environment of a dequeuer and of everything that it starts."""
+
+WORKER_SPEC_VARIABLE = "CORTEX_WORKER_SPEC"
+"""Tells a dequeuer where its WorkerSpec is."""
+
+OWN_LOG = "dequeuer.jsonl"
+"""A dequeuer's own log, beside its containers' output."""
+
+_KILL_SECONDS = 5.0
+_LAST_WORDS_BYTES = 4096
+
+
+@dataclass(slots=True)
+class _Live:
+    """A worker whose process is watched."""
+
+    watched: Watched
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Detail:
+    """What the driver writes into a WorkerRecord for its successor."""
+
+    api_name: str
+    ports: tuple[int, ...]
+
+    def text(self) -> str:
+        return json.dumps({"api": self.api_name, "ports": self.ports})
+
+    @classmethod
+    def of(cls, worker: WorkerRecord) -> "_Detail":
+        told = json.loads(worker.detail or "{}")
+        return cls(told.get("api", ""), tuple(told.get("ports", ())))
+
+
+class LocalWorkerDriver:
+    """A `WorkerDriver` for this machine. `environ` is what dequeuers and containers inherit."""
+
+    def __init__(self, settings: LocalWorkerSettings, environ: Mapping[str, str] = os.environ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._directories = WorkerDirectories(settings.data_dir)
+        self._ports = Ports()
+        self._live: dict[str, _Live] = {}
+        self._callback: Callable[[WorkerExit], None] | None = None
+        self._ends: set[asyncio.Task[None]] = set()
+
+    def on_exit(self, callback: Callable[[WorkerExit], None]) -> None:
+        """Call back on the event loop once for each worker whose process is gone."""
+        self._callback = callback
+
+    async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
+        """Start a worker's dequeuer. Raises `CortexError` when that cannot be done."""
+        config = load_api(api)
+        try:
+            choice = self._ports.choose(
+                worker.worker_id, config.pod.port, probe_ports(config), follows=mentions_port(config)
+            )
+            prefix = await asyncio.to_thread(_namespace, choice.fixed) if choice.namespace else []
+            prepared = prepare(
+                self._settings, self._directories, self._environ, config, api, job, worker, choice, token
+            )
+            await asyncio.to_thread(self._make_files, prepared)
+            pid = self._spawn(prepared.spec, prefix)
+        except (OSError, ValueError) as error:
+            self._ports.release(worker.worker_id)
+            raise CortexError("worker.cannot_start", str(error), Category.INTERNAL) from error
+        except CortexError:
+            self._ports.release(worker.worker_id)
+            raise
+        started = start_time(pid) or 0.0  # no time: it has ended already, which is told at once
+        detail = _Detail(api.name, tuple(sorted(choice.on_machine)))
+        record = replace(worker, pid=pid, started=started, detail=detail.text())
+        self._watch(record, pid, started)
+        return record
+
+    async def adopt(self, worker: WorkerRecord) -> bool:
+        """Watch a worker that an earlier scheduler started. False when it is gone, with all that belonged to it."""
+        if worker.worker_id in self._live:
+            return True
+        if worker.pid is not None and worker.started is not None:
+            try:
+                self._watch(worker, worker.pid, worker.started)
+            except ProcessLookupError:
+                log.info("worker %s (process %d) is gone", worker.worker_id, worker.pid)
+            else:
+                self._ports.remember(worker.worker_id, frozenset(_Detail.of(worker).ports))
+                return True
+        await _end_all_of(worker.worker_id)
+        return False
+
+    async def kill(self, worker: WorkerRecord) -> None:
+        """End a worker's process now, and all that belongs to it. Returns when they are gone."""
+        if not await self.adopt(worker):
+            return
+        live = self._live.get(worker.worker_id)
+        if live is None:  # it ended while we looked
+            return
+        live.watched.kill()
+        try:
+            await asyncio.wait_for(live.gone.wait(), _KILL_SECONDS)
+        except TimeoutError:
+            log.warning("worker %s (process %d) does not end", worker.worker_id, live.watched.pid)
+
+    async def write_job_spec(self, job: JobRecord, spec_json: str) -> None:
+        """Make this what the job's containers find as /cortex/spec/job.json. Raises `CortexError`."""
+        try:
+            await asyncio.to_thread(self._directories.write_job_spec, job.spec.job_id, spec_json)
+        except OSError as error:
+            message = f"the job's specification cannot be written: {error}"
+            raise CortexError("worker.cannot_start", message, Category.INTERNAL) from error
+
+    async def clean_up(self, job_id: str) -> None:
+        """End what is left of a job's workers and remove their directories. Their output stays."""
+        inside = str(self._directories.job(job_id)) + os.sep
+        await asyncio.to_thread(end_marked, lambda environ: environ.get(WORKER_SPEC_VARIABLE, "").startswith(inside))
+        await asyncio.to_thread(self._directories.remove, job_id)
+
+    def _make_files(self, prepared: Prepared) -> None:
+        spec = prepared.spec
+        text = json_format.MessageToJson(spec, indent=None)
+        self._directories.make(spec.api_name, spec.job_id, spec.worker, prepared.operator_endpoint, text)
+
+    def _spawn(self, spec: pb.WorkerSpec, prefix: list[str]) -> int:
+        settings = self._settings
+        variables = {
+            name: value
+            for name, value in self._environ.items()
+            if not name.startswith("CORTEX_") or name == "CORTEX_LOG_LEVEL"
+        }
+        variables[WORKER_SPEC_VARIABLE] = str(self._directories.spec_file(spec.job_id, spec.worker))
+        variables[WORKER_ID_VARIABLE] = spec.worker_id
+        if settings.lifeline_fd is not None:
+            variables[LIFELINE_VARIABLE] = str(settings.lifeline_fd)
+        with Path(spec.local.log_directory, OWN_LOG).open("ab") as output:
+            process = subprocess.Popen(
+                [*prefix, *settings.dequeuer],
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=() if settings.lifeline_fd is None else (settings.lifeline_fd,),
+                start_new_session=True,
+            )
+        process.returncode = 0  # tells Popen that it need not wait for it: `Watched` does
+        return process.pid
+
+    def _watch(self, worker: WorkerRecord, pid: int, started: float) -> None:
+        watched = Watched(pid, started, lambda status: self._process_ended(worker, status))
+        self._live[worker.worker_id] = _Live(watched)
+
+    def _process_ended(self, worker: WorkerRecord, status: int | None) -> None:
+        task = asyncio.get_running_loop().create_task(
+            self._finish(worker, status), name=f"end of worker {worker.worker_id}"
+        )
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+
+    async def _finish(self, worker: WorkerRecord, status: int | None) -> None:
+        """The dequeuer is gone: see to the rest, then tell."""
+        try:
+            await _end_all_of(worker.worker_id)
+        finally:
+            live = self._live.pop(worker.worker_id)
+            self._ports.release(worker.worker_id)
+            live.gone.set()
+            if self._callback is not None:
+                logs = self._directories.logs(_Detail.of(worker).api_name, worker.job_id, worker.slot)
+                self._callback(WorkerExit(worker.worker_id, _reason(status, logs / OWN_LOG)))
+
+
+async def _end_all_of(worker_id: str) -> None:
+    found = await asyncio.to_thread(end_marked, lambda environ: environ.get(WORKER_ID_VARIABLE) == worker_id)
+    if found:
+        log.info("ended %d processes of worker %s, whose dequeuer is gone", found, worker_id)
+
+
+def _namespace(ports: frozenset[int]) -> list[str]:
+    """What to put in front of a dequeuer's command. Raises `CortexError` when there are no network namespaces."""
+    try:
+        return namespaces.entering()
+    except OSError as error:
+        numbers = ", ".join(str(port) for port in sorted(ports))
+        message = (
+            f"port {numbers} is in use by another worker or program of this machine, and the machine gives no network "
+            f"namespaces ({error}): let the container listen on $(CORTEX_PORT), use one worker, or free the port"
+        )
+        raise CortexError("worker.port_in_use", message, Category.CONFLICT) from error
+
+
+def _reason(status: int | None, own_log: Path) -> str:
+    if status is None:
+        what = "its dequeuer is gone"
+    elif status < 0:
+        return f"its dequeuer was ended by signal {-status} ({signal.Signals(-status).name})"
+    elif status == 0:
+        return "its dequeuer has ended"
+    else:
+        what = f"its dequeuer exited with code {status}"
+    words = _last_words(own_log)
+    return f"{what}: {words}" if words else what
+
+
+def _last_words(own_log: Path) -> str:
+    """The error in the last line of a log, if there is one."""
+    try:
+        with own_log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    last = lines[-1] if lines else ""
+    if last.startswith("error: "):
+        return last.removeprefix("error: ")
+    try:
+        entry = json.loads(last)
+    except ValueError:
+        return last
+    return str(entry.get("message", "")) if entry.get("level") in ("error", "critical") else ""

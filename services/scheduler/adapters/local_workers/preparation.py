@@ -1,0 +1,101 @@
+"""Everything that one worker is told, put together: the configuration's part, and this machine's.
+
+In a network namespace the gateway and the collector are reached through relays on loopback. Their ports inside are the
+ones outside, unless the worker itself listens there.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cortex.batch.v1 import worker_spec_pb2 as pb
+from services.scheduler.adapters.local_workers.directories import WorkerDirectories
+from services.scheduler.adapters.local_workers.ports import PortChoice
+from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
+from services.scheduler.adapters.local_workers.worker_spec import OTLP_PREFIX, worker_spec
+from services.scheduler.domain.api_config.model import ApiConfig
+from services.scheduler.domain.api_config.spec import working_directory
+from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a worker is told, and what its `cli.yaml` says."""
+
+    spec: pb.WorkerSpec
+    operator_endpoint: str
+
+
+def prepare(
+    settings: LocalWorkerSettings,
+    directories: WorkerDirectories,
+    environ: Mapping[str, str],
+    config: ApiConfig,
+    api: ApiVersion,
+    job: JobRecord,
+    worker: WorkerRecord,
+    choice: PortChoice,
+    token: str,
+) -> Prepared:
+    """Put it together. `environ` is the environment that containers inherit."""
+    endpoint, collector_port = settings.public_url, settings.collector_port
+    relays = []
+    if choice.namespace:
+        used = {*choice.fixed, choice.port}
+        if settings.http_socket is not None:
+            inside = _unused(_port_of(endpoint), used)
+            endpoint = f"http://127.0.0.1:{inside}"
+            relays.append(pb.Relay(port=inside, unix_socket=settings.http_socket))
+            used.add(inside)
+        if settings.collector_socket is not None and collector_port:
+            collector_port = _unused(collector_port, used)
+            relays.append(pb.Relay(port=collector_port, unix_socket=settings.collector_socket))
+        elif collector_port:
+            collector_port = 0
+    telemetry = _telemetry(collector_port, environ)
+    spec = worker_spec(config, api, job.spec, worker, choice.port, telemetry)
+    spec.token = token
+    spec.scheduler_address = settings.scheduler_address
+    spec.orphan_seconds = settings.orphan_seconds
+    spec.local.CopyFrom(
+        pb.LocalRuntime(
+            directory=str(directories.worker(worker.job_id, worker.slot)),
+            log_directory=str(directories.logs(api.name, worker.job_id, worker.slot)),
+            mount_namespace=sys.platform == "linux",
+            network_namespace=choice.namespace,
+            relays=relays,
+            lifeline_fd=settings.lifeline_fd,
+            stop_grace_seconds=settings.stop_grace_seconds,
+            working_directory=_working_directory(config, settings.working_dir),
+        )
+    )
+    return Prepared(spec, endpoint)
+
+
+def _telemetry(collector_port: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Points the containers' own spans at our collector, unless the user's shell says where they go."""
+    ours = {f"{OTLP_PREFIX}ENDPOINT", f"{OTLP_PREFIX}INSECURE"}
+    if not environ.get(f"{OTLP_PREFIX}ENDPOINT", "unix:").startswith("unix:"):
+        return {}
+    if not collector_port or any(name.startswith(OTLP_PREFIX) and name not in ours for name in environ):
+        return {}
+    return {f"{OTLP_PREFIX}ENDPOINT": f"http://127.0.0.1:{collector_port}", f"{OTLP_PREFIX}PROTOCOL": "grpc"}
+
+
+def _working_directory(config: ApiConfig, default: Path) -> str:
+    """The API file's own directory; the default where it is not known, or is another machine's."""
+    own = working_directory(config)
+    return own if own and Path(own).is_dir() else str(default)
+
+
+def _port_of(url: str) -> int:
+    parts = urlsplit(url)
+    return int(parts.port or _DEFAULT_PORTS.get(parts.scheme, 80))
+
+
+def _unused(preferred: int, used: set[int]) -> int:
+    return next(port for port in (preferred, *range(20_000, 30_000)) if port not in used)
