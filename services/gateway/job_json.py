@@ -1,0 +1,92 @@
+"""A job as the contract's JSON: the answer to a submission, and a job's status.
+
+Integers stay integers, because a Go program decodes them strictly. `config` and the API's specification go in as the
+text that they are.
+"""
+
+from typing import Any
+
+import msgspec
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cortex.batch.v1.resources_pb2 import BatchApi, BatchCounts, Job, JobMetrics, WorkerCounts
+
+_IN_PROGRESS = frozenset({Job.STATUS_PENDING, Job.STATUS_ENQUEUING, Job.STATUS_RUNNING})
+
+
+def submitted(job: Job, warnings: list[str]) -> dict[str, Any]:
+    """The answer to a submission."""
+    return _specification(job) | ({"warnings": warnings} if warnings else {})
+
+
+def answer(job: Job, api: BatchApi, public_url: str) -> dict[str, Any]:
+    """The answer to a GET of a job."""
+    return {
+        "job_status": status(job),
+        "endpoint": f"{public_url}{api.endpoint}?jobID={job.job_id}",
+        "api_spec": msgspec.Raw(api.spec_json.encode()),
+        "metrics": _metrics(job.metrics),
+    }
+
+
+def status(job: Job) -> dict[str, Any]:
+    """What became of a job, and what it was."""
+    counts = job.batch_counts
+    found = _specification(job) | {
+        "status": Job.Status.Name(job.status).removeprefix("STATUS_").lower().replace("unspecified", "unknown"),
+        "batches_in_queue": counts.pending + counts.leased,
+        "batch_counts": _all_counts(counts),
+        "trace_id": job.trace_id,
+    }
+    if job.status in _IN_PROGRESS and job.HasField("worker_counts"):
+        found["worker_counts"] = {name: count for name, count in _all_counts(job.worker_counts).items() if count}
+    if job.HasField("end_time"):
+        found["end_time"] = _rfc3339(job.end_time)
+    if job.reason:
+        found["reason"] = job.reason
+    if job.HasField("completion"):
+        found["completion"] = {"http_status": job.completion.http_status, "error": job.completion.error}
+    return found
+
+
+def _specification(job: Job) -> dict[str, Any]:
+    created = _rfc3339(job.created_time)
+    queue = job.dead_letter_queue
+    found = {
+        "job_id": job.job_id,
+        "api_name": job.api_name,
+        "kind": "BatchAPI",
+        "workers": job.workers,
+        "config": msgspec.Raw(job.config_json.encode()) if job.config_json else None,
+        "api_id": job.api_id,
+        "sqs_url": "",  # no queue of SQS carries the job
+        "timeout": job.timeout_seconds if job.HasField("timeout_seconds") else None,
+        "sqs_dead_letter_queue": {"arn": queue.arn, "max_receive_count": queue.max_receive_count}
+        if job.HasField("dead_letter_queue")
+        else None,
+        "start_time": created,
+        "created_time": created,
+    }
+    if job.HasField("batch_timeout_seconds"):
+        found["batch_timeout"] = job.batch_timeout_seconds
+    if job.HasField("total_batch_count"):
+        found["total_batch_count"] = job.total_batch_count
+    return found
+
+
+def _metrics(metrics: JobMetrics) -> dict[str, Any]:
+    average = metrics.succeeded_seconds / metrics.succeeded if metrics.succeeded else None
+    return {
+        "succeeded": metrics.succeeded,
+        "failed": metrics.failed,
+        "average_time_per_batch": average,
+        "avg_time_per_batch": average,
+    }
+
+
+def _all_counts(counts: BatchCounts | WorkerCounts) -> dict[str, int]:
+    return {field.name: getattr(counts, field.name) for field in counts.DESCRIPTOR.fields}
+
+
+def _rfc3339(time: Timestamp) -> str:
+    return time.ToJsonString()
