@@ -68,7 +68,10 @@ class Operator:
     def logs(self, api_name: str, job_id: str, *, follow: bool) -> Iterator[bytes]:
         """A job's log, a line each; with `follow` until the job is over."""
         path = f"/batch/{_segment(api_name)}/{_segment(job_id)}/logs"
-        return self._transport.lines(Request("GET", path, {"follow": "true" if follow else None}))
+        for line in self._transport.lines(Request("GET", path, {"follow": "true" if follow else None})):
+            if line.startswith(b'{"kind"'):  # trouble in the middle: log lines have no kind
+                raise _trouble(json.loads(line))
+            yield line
 
     def watch(self, api_name: str, job_id: str) -> Iterator[bytes]:
         """The job now, and again whenever it changed, to its end.
@@ -101,9 +104,11 @@ def _status(line: bytes) -> str:
     told = json.loads(line)
     if "job_status" in told:
         return str(told["job_status"]["status"])
-    kind, message = (
-        str(told.get("kind", "client.unexpected_answer")),
-        str(told.get("message", "no status in the answer")),
-    )
+    raise _trouble(told)
+
+
+def _trouble(told: dict[str, str]) -> CortexException:
+    """What a line says that stands for an error in the middle of an answer."""
+    kind, message = told.get("kind", "client.unexpected_answer"), told.get("message", "an answer without a status")
     failure = Unreachable if kind == "system.unavailable" else CortexException
-    raise failure(kind, message)
+    return failure(kind, message)

@@ -1,0 +1,36 @@
+"""`cortex get`."""
+
+import json
+
+import click
+
+from cortex.cli.app import Command, environment_option, output_option
+from cortex.cli.connect import connect, same_environment
+from cortex.cli.output import console, json_document
+
+
+@click.command("get", cls=Command)
+@click.argument("api", required=False)
+@click.argument("job", required=False)
+@environment_option
+@output_option
+def command(api: str | None, job: str | None, environment: str | None, output: str) -> None:
+    """Show the APIs, one API and its jobs, or one job."""
+    operator = connect(environment)
+    if api is None:
+        answer = operator.apis()
+    elif job is None:
+        answer = operator.api(api)
+    else:
+        answer = operator.job(api, job)
+    if output == "json":
+        json_document(answer)
+        return
+    from cortex.cli.views import tables
+
+    if api is None:
+        tables.print_apis(console(), json.loads(answer))
+    elif job is None:
+        tables.print_api(console(), json.loads(answer)[0], same_environment(environment))
+    else:
+        tables.print_job(console(), json.loads(answer))

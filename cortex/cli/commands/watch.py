@@ -1,0 +1,68 @@
+"""`cortex watch`, and the watching of `cortex submit --watch`."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from cortex.cli.app import INTERRUPTED, Command, environment_option, output_option
+from cortex.cli.connect import connect, same_environment
+from cortex.cli.output import console, json_document
+from cortex.operator import Operator
+
+SUCCEEDED, WITH_FAILURES, NOT_COMPLETED = 0, 3, 4
+"""Exit codes for the end of a job: all batches succeeded, all were attempted and some failed, anything else."""
+
+
+@click.command("watch", cls=Command)
+@click.argument("api")
+@click.argument("job")
+@environment_option
+@output_option
+def command(api: str, job: str, environment: str | None, output: str) -> None:
+    """Follow a job to its end.
+
+    A bar in a terminal, a line a second elsewhere; with `--output json` a JSON document a line for every change.
+    Ctrl-C ends the watching, not the job.
+
+    \b
+    Exit codes:
+      0    the job succeeded
+      3    it completed with failures: every batch was attempted, some failed
+      4    it ended otherwise: stopped, timed out, a worker that kept failing, ...
+      130  Ctrl-C; the job goes on
+    """
+    click.get_current_context().exit(watch(connect(environment), api, job, environment, output))
+
+
+def watch(operator: Operator, api: str, job: str, environment: str | None, output: str) -> int:
+    """Show a job until it is over; the exit code."""
+    updates = operator.watch(api, job)
+    try:
+        return _watch_as_json(updates) if output == "json" else _watch_for_people(updates)
+    except KeyboardInterrupt:
+        where = f"{api} {job}{same_environment(environment)}"
+        click.echo(f"job {job} goes on. Watch it again: cortex watch {where}. Stop it: cortex delete {where}", err=True)
+        return INTERRUPTED
+
+
+def _watch_as_json(updates: Iterator[bytes]) -> int:
+    line = b""
+    for line in updates:
+        json_document(line)
+    return exit_code(json.loads(line))
+
+
+def _watch_for_people(updates: Iterator[bytes]) -> int:
+    from cortex.cli.views import watching
+
+    last = watching.follow(console(), (json.loads(line) for line in updates))
+    watching.print_end(console(), last)
+    return exit_code(last)
+
+
+def exit_code(job: dict[str, Any]) -> int:
+    """The exit code that tells how a job ended."""
+    ends = {"succeeded": SUCCEEDED, "completed_with_failures": WITH_FAILURES}
+    return ends.get(job["job_status"]["status"], NOT_COMPLETED)

@@ -1,0 +1,156 @@
+"""A job in progress: a live bar in a terminal, a line a second elsewhere, and one line about its end."""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from cortex.cli.views import words
+
+Json = dict[str, Any]
+
+PLAIN_INTERVAL_S = 1.0
+RATE_WINDOW_S = 5.0
+
+
+class Rate:
+    """Batches a second over the last seconds."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int]] = deque()
+
+    def add(self, done: int, now: float) -> None:
+        """So many are done now."""
+        self._points.append((now, done))
+        while len(self._points) > 2 and now - self._points[1][0] > RATE_WINDOW_S:
+            self._points.popleft()
+
+    @property
+    def per_second(self) -> float:
+        """0 while nothing is known."""
+        if len(self._points) < 2:
+            return 0.0
+        (start, before), (end, after) = self._points[0], self._points[-1]
+        return (after - before) / (end - start) if end > start else 0.0
+
+
+def follow(console: Console, updates: Iterator[Json]) -> Json:
+    """Show the job until the updates end, and return the last."""
+    return _follow_live(console, updates) if console.is_terminal else _follow_plain(console, updates)
+
+
+def _follow_live(console: Console, updates: Iterator[Json]) -> Json:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[facts]}"),
+        console=console,
+        transient=True,
+        expand=True,
+    )
+    last: Json = {}
+    rate = Rate()
+    with bar:
+        task: TaskID | None = None
+        for last in updates:
+            state = last["job_status"]
+            done, total = _done(state), state.get("total_batch_count")
+            rate.add(done, time.monotonic())
+            text = facts(state, rate.per_second, roomy=console.width >= 100)
+            label = f"[{words.style_of(state['status'])}]{state['status']}[/]"
+            if task is None:
+                task = bar.add_task(label, total=total, completed=done, facts=text)
+            bar.update(task, description=label, total=total, completed=done, facts=text)
+    return last
+
+
+def _follow_plain(console: Console, updates: Iterator[Json]) -> Json:
+    """A line when something changed, at most one a second.
+
+    The updates are read by a thread of its own, so that the last of several in one second is shown when it is over,
+    and not when the next one comes.
+    """
+    incoming: queue.SimpleQueue[Json | BaseException | None] = queue.SimpleQueue()
+    threading.Thread(target=_pour, args=(updates, incoming), daemon=True).start()
+    last: Json = {}
+    rate, shown, due = Rate(), "", 0.0
+    while True:
+        waiting = bool(last) and _line(last, rate) != shown
+        try:
+            update = incoming.get(timeout=max(0.0, due - time.monotonic()) if waiting else None)
+        except queue.Empty:
+            update = last
+        if update is None:
+            return last
+        if isinstance(update, BaseException):
+            raise update
+        if update is not last:
+            last = update
+            rate.add(_done(last["job_status"]), time.monotonic())
+        line = _line(last, rate)
+        if line != shown and time.monotonic() >= due and not last["job_status"].get("end_time"):
+            console.print(line, soft_wrap=True)
+            shown, due = line, time.monotonic() + PLAIN_INTERVAL_S
+
+
+def _pour(updates: Iterator[Json], into: "queue.SimpleQueue[Json | BaseException | None]") -> None:
+    try:
+        for update in updates:
+            into.put(update)
+        into.put(None)
+    except BaseException as error:  # noqa: BLE001  # raised again where the updates are wanted
+        into.put(error)
+
+
+def _line(job: Json, rate: Rate) -> str:
+    state = job["job_status"]
+    return f"{state['status']}: {facts(state, rate.per_second, roomy=True)}"
+
+
+def facts(state: Json, per_second: float, *, roomy: bool) -> str:
+    """Such as `120/1,000 batches, 2 failed, 35/s, 0:25 left, 2/2 workers ready`."""
+    counts, total = state["batch_counts"], state.get("total_batch_count")
+    done = _done(state)
+    told = [f"{done:,}/{'?' if total is None else f'{total:,}'}" + (" batches" if roomy else "")]
+    if counts["failed"]:
+        told.append(f"{counts['failed']:,} failed")
+    if per_second > 0:
+        told.append(f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s")
+        if total is not None and done < total:
+            told.append(f"{_clock((total - done) / per_second)} left")
+    ready = (state.get("worker_counts") or {}).get("ready", 0)
+    told.append(f"{ready}/{state['workers']} workers ready" if roomy else f"{ready}/{state['workers']} ready")
+    return ", ".join(told)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _done(state: Json) -> int:
+    return int(state["batch_counts"]["succeeded"] + state["batch_counts"]["failed"])
+
+
+def print_end(console: Console, job: Json) -> None:
+    """How a job ended: its status, how long it took, its counts, and why."""
+    from rich.text import Text
+
+    state = job["job_status"]
+    counts, total = state["batch_counts"], state.get("total_batch_count")
+    line = Text(state["status"], style=f"bold {words.style_of(state['status'])}")
+    line.append(f" after {words.duration(words.took(state))}: ", style="default not bold")
+    of = "" if total in (None, counts["succeeded"]) else f" of {total:,}"
+    told = f"{counts['succeeded']:,}{of} batches succeeded, {counts['failed']:,} failed"
+    line.append(told, style="default not bold")
+    console.print(line, soft_wrap=True)
+    if state.get("reason"):
+        console.print(f"reason: {state['reason']}", soft_wrap=True)
+    if (state.get("completion") or {}).get("error"):
+        console.print(f"on-job-complete: {state['completion']['error']}", soft_wrap=True)
