@@ -34,9 +34,8 @@ from services.scheduler.domain.model import (
 READERS = 2
 """Reads at once: one that is long (a restart's look at a huge job) leaves the other for dispatch."""
 
-MAX_INPUT_ROW_BYTES = 1024 * 1024
 INPUT_ROWS_AT_ONCE = 8
-"""SQLite copies what is bound: at most 8 MiB."""
+"""SQLite copies what is bound to a statement: a few pieces at once, not all of a submission."""
 
 _VERSIONS_KEPT_IN_SIGHT = 100
 
@@ -143,7 +142,7 @@ class SqliteLedger:
             key = rows.job_key(connection, spec.job_id)
             if spec.config_json:
                 connection.execute("INSERT INTO job_configs VALUES (?, ?)", (key, spec.config_json))
-            stream = rows.input_rows(key, pieces, MAX_INPUT_ROW_BYTES)
+            stream = rows.input_rows(key, pieces)
             rows.insert_rows(connection, "INTO input", 3, stream, INPUT_ROWS_AT_ONCE)
             _insert_segments(connection, key, segments)
 
@@ -248,6 +247,15 @@ class SqliteLedger:
             {"job_id": job_id, "offset": offset},
         )
         return b"".join(row[0] for row in found)
+
+    async def next_piece(self, job_id: str, offset: int) -> bytes:
+        """See the port."""
+        found = await self._select(
+            "SELECT substr(bytes, :offset - start + 1) FROM input, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            " WHERE job = key AND start <= :offset ORDER BY start DESC LIMIT 1",
+            {"job_id": job_id, "offset": offset},
+        )
+        return found[0][0] if found else b""
 
     async def open_batches(self, job_id: str, low_water: int) -> OpenBatches:
         """See the port."""

@@ -9,7 +9,7 @@ import sqlite3
 from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import msgspec
@@ -117,17 +117,10 @@ def tally_columns(tally: Tally) -> tuple[Any, ...]:
     )
 
 
-def input_rows(key: int, pieces: Iterable[bytes], at_most: int) -> list[tuple[int, int, memoryview]]:
-    """The rows of an item stream that begins with these pieces, cut so that none is longer than `at_most`."""
-    rows = []
-    start = 0
-    for piece in pieces:
-        view = memoryview(piece)
-        for offset in range(0, len(view), at_most):
-            row = view[offset : offset + at_most]
-            rows.append((key, start, row))
-            start += len(row)
-    return rows
+def input_rows(key: int, pieces: Iterable[bytes]) -> list[tuple[int, int, bytes]]:
+    """The rows of an item stream that begins with these pieces."""
+    pieces = [piece for piece in pieces if piece]
+    return [(key, start, piece) for start, piece in zip(accumulate(map(len, pieces), initial=0), pieces, strict=False)]
 
 
 def segment_rows(key: int, segments: Sequence[Segment]) -> list[tuple[int, int, int, bytes]]:
