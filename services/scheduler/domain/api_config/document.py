@@ -218,8 +218,10 @@ def _invalid(file_name: str, line: int, text: str, kind: str = "configreader.inv
 
 
 def _syntax_error(file_name: str, error: yaml.YAMLError) -> CortexError:
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:  # a character that YAML does not allow
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:  # a character that YAML lacks
         return CortexError("configreader.invalid_yaml", f"{file_name}: this is not YAML: {str(error)[:300]}")
-    problem = f"this is not YAML: {getattr(error, 'problem', '')} (column {mark.column + 1})"
-    return _invalid(file_name, mark.line + 1, problem)
+    mark, began = error.problem_mark, error.context_mark
+    text = f"this is not YAML: {error.problem} (column {mark.column + 1})"
+    if began is not None and began.line != mark.line:
+        text += f", {error.context} that begins in line {began.line + 1}"
+    return _invalid(file_name, mark.line + 1, text)
