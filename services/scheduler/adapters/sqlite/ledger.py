@@ -248,15 +248,6 @@ class SqliteLedger:
         )
         return b"".join(row[0] for row in found)
 
-    async def next_piece(self, job_id: str, offset: int) -> bytes:
-        """See the port."""
-        found = await self._select(
-            "SELECT substr(bytes, :offset - start + 1) FROM input, (SELECT key FROM jobs WHERE job_id = :job_id)"
-            " WHERE job = key AND start <= :offset ORDER BY start DESC LIMIT 1",
-            {"job_id": job_id, "offset": offset},
-        )
-        return found[0][0] if found else b""
-
     async def open_batches(self, job_id: str, low_water: int) -> OpenBatches:
         """See the port."""
         return await self._readers.run(partial(find_open_batches, job_id=job_id, low_water=low_water))
