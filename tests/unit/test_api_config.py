@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.api_config import implicit_readiness_probe, mentions_port, parse_api_file, probe_ports
+from services.scheduler.domain.api_config import mentions_port, parse_api_file, probe_ports
 from services.scheduler.domain.api_config.endpoints import RESERVED_ENDPOINTS
 from services.scheduler.domain.api_config.model import Compute, Exec, HttpGet, Probe, TcpSocket
 from services.scheduler.domain.api_config.quantities import Quantity
@@ -235,18 +235,3 @@ def test_probed_ports_are_those_of_all_probes() -> None:
     document[0]["pod"]["containers"][0]["liveness_probe"] = {"exec": {"command": ["x"]}}
     (config,) = parse(document)
     assert probe_ports(config) == {81, 82}
-
-
-@pytest.mark.parametrize(
-    ("probe", "added"),
-    [
-        (None, True),
-        ({"tcp_socket": {"port": 8080}}, False),
-        ({"tcp_socket": {"port": 8081}}, True),
-        ({"http_get": {"port": 8080}}, True),
-    ],
-)
-def test_a_connection_to_the_port_is_probed_unless_a_container_does(probe: object, added: bool) -> None:
-    (config,) = parse(changed(PROBE, probe))
-    implicit = Probe(TcpSocket(8080), initial_delay_seconds=1, period_seconds=1, failure_threshold=1)
-    assert implicit_readiness_probe(config.pod) == (implicit if added else None)

@@ -6,7 +6,7 @@ what a configuration means for ports.
 """
 
 from services.scheduler.domain.api_config.parse import parse_api_file
-from services.scheduler.domain.api_config.port_use import implicit_readiness_probe, mentions_port, probe_ports
+from services.scheduler.domain.api_config.port_use import mentions_port, probe_ports
 from services.scheduler.domain.api_config.spec import load_api
 
-__all__ = ["implicit_readiness_probe", "load_api", "mentions_port", "parse_api_file", "probe_ports"]
+__all__ = ["load_api", "mentions_port", "parse_api_file", "probe_ports"]

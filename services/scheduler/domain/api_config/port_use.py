@@ -1,9 +1,9 @@
-"""What a configuration says about ports: which it probes, whether it can be told another, what is probed unasked."""
+"""What a configuration says about ports: which it probes, and whether it can be told another."""
 
 import re
 from collections.abc import Iterator
 
-from services.scheduler.domain.api_config.model import ApiConfig, Container, Exec, Pod, Probe, TcpSocket
+from services.scheduler.domain.api_config.model import ApiConfig, Container, Exec
 
 _MENTION = re.compile(r"(?<![A-Za-z0-9_])CORTEX_PORT(?![A-Za-z0-9_])")
 
@@ -20,24 +20,6 @@ def probe_ports(config: ApiConfig) -> frozenset[int]:
     """Every port that a readiness or liveness probe asks."""
     probes = (probe for each in config.pod.containers for probe in (each.readiness_probe, each.liveness_probe))
     return frozenset(probe.handler.port for probe in probes if probe and not isinstance(probe.handler, Exec))
-
-
-def implicit_readiness_probe(pod: Pod) -> Probe | None:
-    """The probe that is added to the containers' own: a connection to `pod.port`, unless one of them asks that.
-
-    Without it a container without probes would be sent batches before its server listens.
-    """
-    handler = TcpSocket(pod.port)
-    if any(each.readiness_probe and each.readiness_probe.handler == handler for each in pod.containers):
-        return None
-    return Probe(
-        handler,
-        initial_delay_seconds=1,
-        timeout_seconds=1,
-        period_seconds=1,
-        success_threshold=1,
-        failure_threshold=1,
-    )
 
 
 def _texts(container: Container) -> Iterator[str]:
