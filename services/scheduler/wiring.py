@@ -96,7 +96,7 @@ class Scheduler:
             ledger=ledger,
             clock=clock,
             jobs=jobs,
-            ids=JobIds(newest[0].spec.job_id if newest else None),
+            ids=JobIds(newest[0].spec.job_id if newest else ""),
             traceparent=lambda: traceparent(get_current()) or new_traceparent(),
             trace=around.trace,
         )

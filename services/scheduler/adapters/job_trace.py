@@ -3,7 +3,7 @@
     SubmitJob (the request)
       +- partition
       +- job                          from acceptance to its end; its span id is the job id
-           +- batch 0                 from its lease until its outcome is on disk
+           +- batch                   from its lease until its outcome is on disk
            |    +- deliver batch      the dequeuer's
            |    +- record outcome
            +- on-job-complete
@@ -81,7 +81,7 @@ class OtelJobTrace:
         if batch.answered_ns:
             self._telemetry.record("record outcome", context, batch.answered_ns, now_ns)
         self._telemetry.record(
-            f"batch {index}",
+            "batch",
             self._context,
             batch.leased_ns,
             now_ns,

@@ -13,28 +13,18 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+
+from services.scheduler.usecases.ports import LogEntry
 
 _FOLLOW_SECONDS = 0.2
 _ENTRIES_AT_ONCE = 500
 _OLD_SUFFIX = ".1"
 OWN_CONTAINER = "dequeuer"
 """How the dequeuer's own log is called among the containers'."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One kept line."""
-
-    time_ns: int
-    """When it was read, in nanoseconds since 1970."""
-    worker: int
-    container: str
-    message: str
 
 
 class LogFiles:

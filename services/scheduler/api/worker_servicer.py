@@ -123,7 +123,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         self._jobs = jobs
         self._tokens = tokens
 
-    async def Work(self, request_iterator: AsyncIterator[Request], context: Context) -> AsyncIterator[Response]:  # type: ignore[override]  # noqa: N802  # gRPC names the method; the stubs know only the synchronous form
+    async def Work(self, request_iterator: AsyncIterator[Request], context: Context) -> AsyncIterator[Response]:  # noqa: N802  # gRPC names the method
         """One worker's stream, from its hello until one side ends it."""
         hello = await anext(request_iterator, None)
         if hello is None:
