@@ -64,7 +64,7 @@ def _masked_members(text: bytes, mask: bytes, name: str) -> Iterator[tuple[str, 
     try:
         found = _MEMBERS.decode(masked)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _malformed(masked, name, error) from None
+        raise _malformed(text, name, error) from None
     for key, value in found.items():
         yield key.replace(mask.decode(), r"\u"), bytes(value).replace(mask, rb"\u")
 

@@ -1,3 +1,4 @@
+# ruff: noqa: N802  # gRPC names the methods
 """A gateway on a free port in front of a scheduler that is a real gRPC server and does what a test tells it."""
 
 import asyncio
