@@ -33,19 +33,24 @@ class PartLog:
         self._show = show
         self._window = 0.0
         self._shown = 0
+        self._readers: list[_LineReader] = []
 
     def open_pipe(self) -> int:
         """A new write end for the part; whatever comes out at the other end is logged until its end of file."""
         read_fd, write_fd = os.pipe()
         os.set_blocking(read_fd, False)
-        reader = _LineReader(read_fd, self._take)
-        asyncio.get_running_loop().add_reader(read_fd, reader.read)
-        self._drain = reader.read
+        self._readers = [reader for reader in self._readers if reader.open] + [_LineReader(read_fd, self._take)]
         return write_fd
 
     def catch_up(self) -> None:
-        """Read what the part's last process has written. Its pipe may stay open in children of its own."""
-        self._drain()
+        """Read what has been written. A process that ended may have children that keep its pipe open."""
+        for reader in self._readers:
+            reader.read()
+
+    def close(self) -> None:
+        """Read no more."""
+        for reader in self._readers:
+            reader.close()
 
     def _take(self, lines: bytes) -> None:
         with contextlib.suppress(OSError):  # a full disk: the system goes on without this log
@@ -79,13 +84,15 @@ class _LineReader:
     """Reads a pipe and hands on whole lines, many at once."""
 
     def __init__(self, fd: int, take: Callable[[bytes], None]) -> None:
+        self.open = True
         self._fd = fd
         self._take = take
         self._rest = b""
+        asyncio.get_running_loop().add_reader(fd, self.read)
 
     def read(self) -> None:
         """Read what is there."""
-        while self._fd >= 0:
+        while self.open:
             try:
                 data = os.read(self._fd, 1 << 16)
             except BlockingIOError:
@@ -93,13 +100,18 @@ class _LineReader:
             whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
             if data == b"":
                 whole, newline, self._rest = whole + newline + self._rest, b"\n", b""
-                asyncio.get_running_loop().remove_reader(self._fd)
-                os.close(self._fd)
-                self._fd = -1
+                self.close()
             if len(self._rest) > MAX_LINE_BYTES:
                 whole, newline, self._rest = whole + newline + self._rest, b"\n", b""
             if whole:
                 self._take(whole + newline)
+
+    def close(self) -> None:
+        """Read no more."""
+        if self.open:
+            self.open = False
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
 
 
 def readable(line: str) -> tuple[str, str]:

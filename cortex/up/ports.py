@@ -58,7 +58,8 @@ def resolve(host: str, port: int) -> Address:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise UpError(f"--host {host}: no such address ({error})") from error
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UpError(f"--host {host}: no such address ({said})") from error
     family, _, _, _, name = found[0]
     return Address(socket.AddressFamily(family), str(name[0]), port)
 

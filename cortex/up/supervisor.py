@@ -75,6 +75,8 @@ class Supervisor:
         except* UpError as failures:
             raise failures.exceptions[0] from None
         finally:
+            for part in self._parts:
+                part.close_log()
             os.close(self._lifeline_end)  # every process that is left sees the end of file
             loop.remove_signal_handler(signal.SIGCHLD)
             end_descendants(at_once=self._phase.at_once.is_set())
@@ -155,6 +157,10 @@ class _RunningPart:
         if not self.ended.done() and self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGTERM)
+
+    def close_log(self) -> None:
+        """Take no more of what the part writes."""
+        self._log.close()
 
     def _start(self, nursery: Nursery) -> None:
         self._log.last_line = ""

@@ -43,7 +43,8 @@ def watch(operator: Operator, api: str, job: str, environment: str | None, outpu
         return _watch_as_json(updates) if output == "json" else _watch_for_people(updates)
     except KeyboardInterrupt:
         where = f"{api} {job}{same_environment(environment)}"
-        click.echo(f"job {job} goes on. Watch it again: cortex watch {where}. Stop it: cortex delete {where}", err=True)
+        hints = f"  watch it again: cortex watch {where}\n  stop it:        cortex delete {where}"
+        click.echo(f"job {job} goes on\n{hints}", err=True)
         return INTERRUPTED
 
 

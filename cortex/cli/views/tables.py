@@ -58,7 +58,8 @@ def print_api(console: Console, api: Json, environment: str) -> None:
     console.print(
         facts(
             [
-                ("api", f"{name} ({api['metadata']['kind']}, id {api['metadata']['id']})"),
+                ("api", f"{name} ({api['metadata']['kind']})"),
+                ("id", api["metadata"]["id"]),
                 ("endpoint", api["endpoint"]),
                 ("deployed", _deployed(api["metadata"]["last_updated"], len(versions))),
                 ("containers", containers(pod)),
@@ -107,7 +108,9 @@ def print_job(console: Console, job: Json) -> None:
     state, metrics = job["job_status"], job["metrics"]
     counts = state["batch_counts"]
     rows: list[tuple[str, RenderableType]] = [
-        ("job", f"{state['job_id']} of {state['api_name']} (id {state['api_id']})"),
+        ("job", state["job_id"]),
+        ("api", f"{state['api_name']} ({state['kind']})"),
+        ("api id", state["api_id"]),
         ("status", status(state)),
     ]
     if state.get("reason"):

@@ -1,11 +1,11 @@
 """A trace as a waterfall: a line a span, children below their parents, bars on one time axis.
 
-    SERVICE    SPAN                     0 ms          40 ms         80 ms
-    gateway    POST /batch/{api_name}   ██▌                                   6.1 ms
-    scheduler    SubmitJob               █▌                                   3.9 ms
-    dequeuer     deliver batch             ▏                                  1.2 ms
-                 … 90 more deliver batch    ████████████████████████████     74.0 ms
-               ✗ deliver batch                              ██                4.0 ms
+    SERVICE    SPAN                      0              40 ms        80 ms       TOOK
+    gateway    POST /batch/{api_name}    ██▌                                   6.1 ms
+    scheduler    SubmitJob                █▌                                   3.9 ms
+    dequeuer     deliver batch 0            ▏                                  1.2 ms
+    dequeuer     … 90 more of `deliver batch` ███████████████████             74.0 ms
+    dequeuer     ✗ deliver batch 17                 ██                         4.0 ms
                    the container answered 500
 
 Of many siblings with one name only the first few are drawn, and those that failed; a line stands for the others. So a
@@ -52,7 +52,7 @@ class Span:
         return cls(
             told["span_id"],
             told["parent_span_id"],
-            name if batch is None else f"{name} {batch}",
+            name if batch is None or name[-1:].isdigit() else f"{name} {batch}",
             told["service"].removeprefix("cortex-"),
             told["start_unix_nano"],
             max(told["end_unix_nano"], told["start_unix_nano"]),
@@ -115,7 +115,7 @@ def _collapsed(siblings: list[Span], depth: int) -> list[Span | Row]:
         elif span is hidden[span.alike][0]:
             group = hidden[span.alike]
             failed = sum(1 for each in group if each.error)
-            label = f"… {len(group):,} more {span.alike[1]}" + (f", {failed:,} of them failed" if failed else "")
+            label = f"… {len(group):,} more of `{span.alike[1]}`" + (f", {failed:,} of them failed" if failed else "")
             shown.append(Row(depth, span.service, label, span.start, max(each.end for each in group), failed > 0))
     return shown
 
@@ -158,7 +158,7 @@ class _Layout:
         service = max(len("SERVICE"), *(cell_len(row.service) for row in drawn))
         wanted = max(len("SPAN"), *(2 * row.depth + cell_len(row.label) + 2 for row in drawn))
         left = width - service - DURATION_WIDTH - 6
-        label = max(10, min(wanted, left * 9 // 20, left - MIN_BAR_WIDTH))
+        label = max(10, min(wanted, left * 11 // 20, left - MIN_BAR_WIDTH))
         return cls(service, label, max(MIN_BAR_WIDTH, left - label))
 
     def header(self, length: int) -> Text:
@@ -188,10 +188,9 @@ def _fit(text: str, width: int) -> str:
 
 
 def _bar(start: int, end: int, length: int, width: int) -> str:
-    """A bar in eighths of a column; the shortest span still has a mark."""
-    eighths = 8 * width
-    first = min(start * eighths // length, eighths - 1)
-    last = max(first + 1, min(eighths, -(-end * eighths // length)))
-    lead, filled = divmod(first, 8)[0], last - 8 * (first // 8)
-    whole, part = divmod(filled, 8)
+    """A bar that begins in its column and is exact to an eighth in its length; the shortest span still has a mark."""
+    eighths = max(1, round((end - start) * 8 * width / length))
+    whole, part = divmod(min(eighths, 8 * width), 8)
+    columns = whole + (part > 0)
+    lead = min(start * width // length, width - columns)
     return set_cell_size(" " * lead + "█" * whole + " ▏▎▍▌▋▊▉"[part].strip(), width)
