@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from services.dequeuer.pod.child import Child, readable
 from services.dequeuer.pod.memory import MemoryGuard
 from services.dequeuer.pod.sandbox import Sandbox
+from services.dequeuer.pod.tree import descendants
 
 _TEARDOWN_SECONDS = 0.3
 
@@ -57,12 +59,12 @@ class ContainerProcess:
 
     def terminate(self) -> None:
         """Ask it to end: SIGTERM to the command and its process group."""
-        if self._first_fd is not None:
-            self._signal_first(lambda: os.killpg(self.pid, signal.SIGTERM))
-        elif self._sandboxed:  # the namespaces were never made
-            self.kill()
-        else:
+        if not self._sandboxed:
             self._child.signal_group(signal.SIGTERM)
+        elif self._first_fd is None or next(descendants(self.pid), None) is None:
+            self.kill()  # the command was not started yet, and nobody else would hear a SIGTERM
+        else:
+            self._signal_first(lambda: os.killpg(self.pid, signal.SIGTERM))
 
     def kill(self) -> None:
         """End it now, with everything that it started."""
@@ -88,15 +90,21 @@ async def launch(
         wrapped = guard.wrap(_bound_to_us(command))
         return ContainerProcess(Child(wrapped, variables, working_directory, output_fd), None, sandboxed=False)
     reading, writing = os.pipe()
+    ours, theirs = socket.socketpair()
     try:
-        try:
-            wrapped = guard.wrap(sandbox.wrap(command, writing))
-            child = Child(wrapped, variables, working_directory, output_fd, [writing])
-        finally:
-            os.close(writing)
-        return ContainerProcess(child, await _first_process(reading), sandboxed=True)
+        with theirs:
+            try:
+                ours.sendall(b"x")  # waits there for bubblewrap, which reads it when the mounts are made, and closes
+                wrapped = guard.wrap(sandbox.wrap(command, writing, theirs.fileno()))
+                child = Child(wrapped, variables, working_directory, output_fd, [writing, theirs.fileno()])
+            finally:
+                os.close(writing)
+        first = await _first_process(reading)
+        await readable(ours.fileno())  # nobody has the other end any more: the mounts are made, or it failed
+        return ContainerProcess(child, first, sandboxed=True)
     finally:
         os.close(reading)
+        ours.close()
 
 
 async def _first_process(fd: int) -> int | None:

@@ -32,8 +32,12 @@ class Sandbox:
     """The worker's own: `spec/`, `client/` and `mnt/` are in it."""
     working_directory: str
 
-    def wrap(self, command: list[str], info_fd: int | None = None) -> list[str]:
-        """The command inside. JSON with the namespace's first process goes to `info_fd`."""
+    def wrap(self, command: list[str], info_fd: int | None = None, made_fd: int | None = None) -> list[str]:
+        """The command inside.
+
+        JSON with the namespace's first process goes to `info_fd`; from `made_fd` one byte is read when all mounts are
+        made, and then it is closed.
+        """
         arguments = [self.bwrap, "--die-with-parent", "--new-session", "--unshare-pid", *_machine_binds()]
         arguments += ["--dev-bind", "/dev", "/dev", "--proc", "/proc"]
         arguments += ["--ro-bind", str(self.directory / "spec"), "/cortex/spec"]
@@ -44,6 +48,8 @@ class Sandbox:
         arguments += ["--chdir", self.working_directory]
         if info_fd is not None:
             arguments += ["--info-fd", str(info_fd)]
+        if made_fd is not None:
+            arguments += ["--block-fd", str(made_fd)]
         return [*arguments, "--", *command]
 
     def hides(self, path: str) -> bool:

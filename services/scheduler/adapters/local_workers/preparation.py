@@ -20,6 +20,7 @@ from services.scheduler.domain.api_config.spec import working_directory
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +99,7 @@ def _port_of(url: str) -> int:
 
 
 def _unused(preferred: int, used: set[int]) -> int:
-    return next(port for port in (preferred, *range(20_000, 30_000)) if port not in used)
+    port = preferred
+    while port in used:
+        port = port + 1 if port < _LAST_PORT else 1024
+    return port
