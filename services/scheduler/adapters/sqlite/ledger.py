@@ -126,8 +126,8 @@ class SqliteLedger:
             *(spec.created_ns, spec.traceparent, *rows.state_columns(state)),
             *(*rows.tally_columns(Tally()), cursor.next_index, cursor.offset, cursor.done, 0),
         )
-        pieces = tuple(pieces)
-        segments = tuple(segments)
+        stream = rows.input_rows(pieces)
+        first_segments = rows.segment_rows(segments)
 
         def operation(connection: sqlite3.Connection) -> None:
             connection.execute(
@@ -142,20 +142,19 @@ class SqliteLedger:
             key = rows.job_key(connection, spec.job_id)
             if spec.config_json:
                 connection.execute("INSERT INTO job_configs VALUES (?, ?)", (key, spec.config_json))
-            stream = rows.input_rows(key, pieces)
-            rows.insert_rows(connection, "INTO input", 3, stream, INPUT_ROWS_AT_ONCE)
-            _insert_segments(connection, key, segments)
+            rows.insert_rows(connection, "INTO input", key, stream, INPUT_ROWS_AT_ONCE)
+            rows.insert_rows(connection, "INTO segments", key, first_segments)
 
         await self._writer.submit(operation)
 
     async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor) -> None:
         """See the port."""
-        segments = tuple(segments)
+        more = rows.segment_rows(segments)
         values = (cursor.next_index, cursor.offset, cursor.done)
 
         def operation(connection: sqlite3.Connection) -> None:
             key = rows.job_key(connection, job_id)
-            _insert_segments(connection, key, segments)
+            rows.insert_rows(connection, "INTO segments", key, more)
             connection.execute(
                 "UPDATE jobs SET next_index = ?, input_offset = ?, input_done = ? WHERE key = ?", (*values, key)
             )
@@ -179,16 +178,14 @@ class SqliteLedger:
         low_water: int,
     ) -> None:
         """See the port."""
-        finals = [(o.index, o.succeeded, o.attempts, o.http_status, o.error, o.ended_ns) for o in outcomes]
-        opens = [(index, history.attempts, history.losses) for index, history in histories.items()]
+        finals = rows.outcome_rows(outcomes)
+        opens = rows.history_rows(histories)
         counts = rows.tally_columns(tally)
 
         def operation(connection: sqlite3.Connection) -> None:
             key = rows.job_key(connection, job_id)
-            final_rows = [(key, *final) for final in finals]
-            rows.insert_rows(connection, "OR IGNORE INTO outcomes", 7, final_rows, rows.MAX_ROWS_AT_ONCE)
-            open_rows = [(key, *open_) for open_ in opens]
-            rows.insert_rows(connection, "OR REPLACE INTO histories", 4, open_rows, rows.MAX_ROWS_AT_ONCE)
+            rows.insert_rows(connection, "OR IGNORE INTO outcomes", key, finals)
+            rows.insert_rows(connection, "OR REPLACE INTO histories", key, opens)
             # Histories of final batches above the low-water mark go when it reaches them; nobody is told of them.
             connection.execute("DELETE FROM histories WHERE job = ? AND batch < ?", (key, low_water))
             connection.execute(
@@ -320,7 +317,3 @@ def _update_state(connection: sqlite3.Connection, key: int, state: JobState) -> 
         " completion_error = ?, ended_ns = ? WHERE key = ?",
         (*rows.state_columns(state), key),
     )
-
-
-def _insert_segments(connection: sqlite3.Connection, key: int, segments: Sequence[Segment]) -> None:
-    rows.insert_rows(connection, "INTO segments", 4, rows.segment_rows(key, segments), rows.MAX_ROWS_AT_ONCE)

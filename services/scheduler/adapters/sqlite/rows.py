@@ -7,7 +7,7 @@ thousand rows to one statement.
 
 import sqlite3
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain
 from typing import Any
@@ -20,10 +20,12 @@ from services.scheduler.domain.model import (
     Completion,
     Cursor,
     DeadLetterQueue,
+    History,
     JobRecord,
     JobSpec,
     JobState,
     JobStatus,
+    Outcome,
     Segment,
     Tally,
     WorkerRecord,
@@ -44,21 +46,28 @@ JOB_COLUMNS = (
 
 
 def insert_rows(
-    connection: sqlite3.Connection, into: str, columns: int, rows: Sequence[tuple[Any, ...]], at_once: int
+    connection: sqlite3.Connection,
+    into: str,
+    key: int,
+    rows: Sequence[tuple[Any, ...]],
+    at_once: int = MAX_ROWS_AT_ONCE,
 ) -> None:
-    """Insert rows (`into` ends in the table's name) in few steps: chunks are powers of two, so few texts are parsed."""
+    """Insert a job's rows (`into` ends in the table's name) in few steps. The job's key is their first column.
+
+    Chunks are powers of two, so that few statements are parsed.
+    """
     done = 0
     while done < len(rows):
         size = min(at_once, 1 << (len(rows) - done).bit_length() - 1)
         chunk = chain.from_iterable(rows[done : done + size])
-        connection.execute(_insert_text(into, columns, size), tuple(chunk))
+        connection.execute(_insert_text(into, len(rows[done]), size), (key, *chunk))
         done += size
 
 
 @lru_cache
 def _insert_text(into: str, columns: int, rows: int) -> str:
-    row = f"({','.join('?' * columns)})"
-    return f"INSERT {into} VALUES {','.join([row] * rows)}"  # noqa: S608  # constants and question marks
+    row = f"(?1{', ?' * columns})"
+    return f"INSERT {into} VALUES {', '.join([row] * rows)}"  # noqa: S608  # constants and question marks
 
 
 def job_key(connection: sqlite3.Connection, job_id: str) -> int:
@@ -117,15 +126,25 @@ def tally_columns(tally: Tally) -> tuple[Any, ...]:
     )
 
 
-def input_rows(key: int, pieces: Iterable[bytes]) -> list[tuple[int, int, bytes]]:
-    """The rows of an item stream that begins with these pieces."""
+def input_rows(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
+    """start, bytes: of an item stream that begins with these pieces."""
     pieces = [piece for piece in pieces if piece]
-    return [(key, start, piece) for start, piece in zip(accumulate(map(len, pieces), initial=0), pieces, strict=False)]
+    return list(zip(accumulate(map(len, pieces), initial=0), pieces, strict=False))
 
 
-def segment_rows(key: int, segments: Sequence[Segment]) -> list[tuple[int, int, int, bytes]]:
-    """The rows of segments."""
-    return [(key, segment.first_index, segment.start, segment.lengths.tobytes()) for segment in segments]
+def segment_rows(segments: Sequence[Segment]) -> list[tuple[int, int, bytes]]:
+    """first_index, start, lengths."""
+    return [(segment.first_index, segment.start, segment.lengths.tobytes()) for segment in segments]
+
+
+def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+    """batch, succeeded, attempts, http_status, error, ended_ns."""
+    return [(o.index, o.succeeded, o.attempts, o.http_status, o.error, o.ended_ns) for o in outcomes]
+
+
+def history_rows(histories: Mapping[int, History]) -> list[tuple[int, int, int]]:
+    """batch, attempts, losses."""
+    return [(index, history.attempts, history.losses) for index, history in histories.items()]
 
 
 def segment_of(row: Sequence[Any]) -> Segment:

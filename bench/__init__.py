@@ -1,0 +1,1 @@
+"""Benchmarks: each module prints what it measured; `python -m bench` runs all of them."""
