@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent  # where this environment's `cortex` and `python` are
 CORTEX = str(BIN / "cortex")
 WORKERS = 3
-BATCH_SIZE = 8
+BATCH_SIZE = 2  # small, so that there is something to watch
 START_S = 60.0
 STOP_S = 30.0
 TRACE_S = 10.0
@@ -52,17 +52,15 @@ def main() -> int:
 
 
 def run(directory: Path) -> None:
-    results = directory / "results"
-    api_file = prepare(directory / "digits", results)
-    item_file = directory / "items.ndjson"
-    count = write_items(item_file)
-
     say(1, "starting the system (cortex up)")
     with system(directory) as cortex:
         say(2, "deploying examples/digits")
-        cortex.show("deploy", str(api_file))
+        results = directory / "results"
+        cortex.show("deploy", str(prepare(directory / "digits", results)))
 
-        say(3, f"submitting {count} digits, {BATCH_SIZE} a batch, to {WORKERS} workers")
+        item_file = directory / "items.ndjson"
+        count = write_items(item_file)
+        say(3, f"submitting {count} digits, {BATCH_SIZE} a batch, to {WORKERS} workers that learn when they start")
         options = ["--batch-size", str(BATCH_SIZE), "--workers", str(WORKERS)]
         cortex.show("submit", "digits", "--items", str(item_file), *options, "--watch")
 
@@ -70,7 +68,9 @@ def run(directory: Path) -> None:
         say(4, "the job, and what the example made of it")
         cortex.show("get", "digits", job)
         summary = read_summary(results / job / "accuracy.json")
-        print(f"\naccuracy {summary['accuracy']:.1%}: {summary['correct']} of {summary['items']} digits recognised")
+        files = len(list((results / job).glob("*.ndjson")))
+        print(f"\naccuracy {summary['accuracy']:.1%}: {summary['correct']} of {summary['items']} digits recognised,")
+        print(f"gathered from the files of {files} of the {WORKERS} workers")
 
         say(5, "where the time went")
         trace = whole_trace(cortex, job)
@@ -126,7 +126,7 @@ class Cortex:
 def system(directory: Path) -> Iterator[Cortex]:
     """`cortex up`, from its ready line to its end by Ctrl-C's signal."""
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},  # traces stay here
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",  # the example's `python` is this one
         "CORTEX_CLI_CONFIG_DIR": str(directory / "client"),
     }
@@ -140,9 +140,9 @@ def system(directory: Path) -> Iterator[Cortex]:
             cortex = Cortex(environment)
             cortex.show("env", "configure", "demo", "--operator-endpoint", url)
             yield cortex
-        except BaseException:
+        except DemoError:
             log.seek(0)
-            print("".join(log.readlines()[-20:]), file=sys.stderr)
+            print("\nThe last lines of the system's log:\n", *log.readlines()[-20:], file=sys.stderr)
             raise
         finally:
             stop(process)
