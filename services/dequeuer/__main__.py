@@ -3,13 +3,14 @@
 Exit codes: 0 ended as told (by the scheduler or a signal); 1 could not start, or failed; 3 no scheduler for too long.
 """
 
+import logging
 import os
 import sys
 
 from services.common import lifecycle, logs
 from services.common.settings import SettingsError
 from services.dequeuer import wiring
-from services.dequeuer.settings import read
+from services.dequeuer.settings import Settings, read
 
 
 def main() -> int:
@@ -20,6 +21,7 @@ def main() -> int:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # this is the process's last word
         return 1
     logs.configure("cortex-dequeuer", settings.log_level)
+    _label_records(settings)
     code = 0
 
     async def work(stop: lifecycle.Stop) -> None:
@@ -27,6 +29,19 @@ def main() -> int:
         code = await wiring.run(settings, stop)
 
     return lifecycle.run(work, settings.lifeline_fd) or code
+
+
+def _label_records(settings: Settings) -> None:
+    """This process works for one job: everything that it logs is about that job."""
+    spec = settings.spec
+    labels = logs.labels(spec.api_name, spec.api_id, spec.job_id)["labels"]
+
+    def label(record: logging.LogRecord) -> bool:
+        record.labels = labels
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(label)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from time import perf_counter
 from cortex.batch.v1.worker_service_pb2 import CompletionResult
 from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
 from services.dequeuer.deaths import Deaths
-from services.dequeuer.http_client import Broken, HttpConnection, exchange
+from services.dequeuer.http_client import Broken, HttpConnection, exchange, unreachable
 from services.dequeuer.lane import CONNECT_S, Spawn, refusal
 from services.dequeuer.outbox import Outbox
 from services.dequeuer.requests import PostRequests
@@ -50,6 +50,9 @@ class Completion:
         self._ready = ready
         self._task: asyncio.Task[None] | None = None
         self._result: CompletionResult | None = None
+        self.quiet = asyncio.Event()
+        """Clear while the container is at it."""
+        self.quiet.set()
 
     @property
     def asked(self) -> bool:
@@ -71,6 +74,7 @@ class Completion:
     async def _run(self, traceparent: str) -> None:
         await self._idle.wait()
         await self._ready.wait()
+        self.quiet.clear()
         request = self._spans.begin(traceparent)
         started = perf_counter()
         status, error = await self._post(request.traceparent)
@@ -79,12 +83,13 @@ class Completion:
         self._spans.completed(traceparent, request, status, perf_counter() - started, error)
         self._result = CompletionResult(http_status=status, error=error)
         self._outbox.completion(self._result)
+        self.quiet.set()
 
     async def _post(self, traceparent: str) -> tuple[int, str]:
         try:
             connection = await HttpConnection.open(self._port, CONNECT_S)
         except (OSError, TimeoutError) as error:
-            return 0, f"port {self._port} takes no connection ({str(error) or 'no answer'})"
+            return 0, unreachable(self._port, error)
         reply = await exchange(connection, self._requests.build(BODY, traceparent), ANSWER_S)
         if reply.broken is None:
             return reply.status, "" if reply.status in _FINE else refusal(reply)

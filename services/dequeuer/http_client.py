@@ -268,6 +268,15 @@ class HttpConnection(asyncio.Protocol):
             self._break(Broken.TIMED_OUT, "no answer in time")
 
 
+def unreachable(port: int, error: OSError | TimeoutError) -> str:
+    """Why `HttpConnection.open` failed, for people."""
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens on port {port}"
+    if isinstance(error, TimeoutError):
+        return f"port {port} accepts no connection"
+    return f"port {port} cannot be reached ({error.strerror or error})"
+
+
 async def exchange(connection: HttpConnection, request: bytes, timeout: float | None = None) -> Reply:
     """One exchange, awaited; the connection is closed after it."""
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Protocol
 
 from services.dequeuer.deaths import Deaths
-from services.dequeuer.http_client import Broken, HttpConnection, Reply
+from services.dequeuer.http_client import Broken, HttpConnection, Reply, unreachable
 from services.dequeuer.lease import Lease
 from services.dequeuer.requests import PostRequests
 from services.dequeuer.spans import Request, Spans
@@ -120,7 +120,7 @@ class Lane:
         try:
             connection = await HttpConnection.open(self._port, CONNECT_S)
         except (OSError, TimeoutError) as error:
-            reason = f"port {self._port} takes no connection ({str(error) or 'no answer'})"
+            reason = unreachable(self._port, error)
             death = await self._deaths.around_now() if sent_before else None
             why = Unsent.UNREACHABLE if death is None else Unsent.LOST
             self._give_up(lease, why, reason if death is None else death.reason)

@@ -5,7 +5,7 @@ Startup Probes"), with its licence to ask a container that is not ready more oft
 import asyncio
 
 from cortex.batch.v1.worker_spec_pb2 import Container, Probe, TcpSocket, WorkerSpec
-from services.dequeuer.http_client import HttpConnection, exchange
+from services.dequeuer.http_client import HttpConnection, exchange, unreachable
 from services.dequeuer.ports import Pod
 from services.dequeuer.requests import get_request
 
@@ -74,6 +74,7 @@ def port_probe(spec: WorkerSpec) -> Probe | None:
 async def ask(probe: Probe, container: Container | None, pod: Pod) -> str:
     """Ask once. Empty when the probe holds, else why it does not, for people."""
     timeout = probe.timeout_seconds or 1.0
+    port = probe.http_get.port or probe.tcp_socket.port
     try:
         match probe.WhichOneof("handler"):
             case "http_get":
@@ -88,7 +89,7 @@ async def ask(probe: Probe, container: Container | None, pod: Pod) -> str:
     except TimeoutError:
         return f"no answer in {timeout:g} s"
     except OSError as error:
-        return str(error)
+        return unreachable(port, error) if port else f"its command cannot be run: {error}"
 
 
 async def _ask_tcp(port: int, timeout: float) -> str:

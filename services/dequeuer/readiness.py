@@ -17,6 +17,8 @@ from services.dequeuer.probes import Tally, ask, pause_s, port_probe
 
 log = logging.getLogger(__name__)
 
+_NOT_ASKED = "no probe has been answered yet"
+
 
 class _Watch:
     """One probe of one container, asked while the container runs."""
@@ -27,15 +29,15 @@ class _Watch:
         container: Container | None,
         pod: Pod,
         spawn: Spawn,
-        on_turn: Callable[[], None],
+        on_news: Callable[[], None],
         liveness: bool = False,
     ) -> None:
         self.container = container
-        self.reason = "not asked yet"
+        self.reason = _NOT_ASKED
         self._probe = probe
         self._pod = pod
         self._spawn = spawn
-        self._on_turn = on_turn
+        self._on_news = on_news
         self._liveness = liveness
         self._task: asyncio.Task[None] | None = None
         self._since = 0.0
@@ -54,7 +56,7 @@ class _Watch:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        self.reason = "not asked yet"
+        self.reason = _NOT_ASKED
         self._tally = Tally(self._liveness, self._probe.success_threshold, self._probe.failure_threshold)
 
     def is_of_port(self, port: int) -> bool:
@@ -65,13 +67,15 @@ class _Watch:
         self._since = loop.time()
         await asyncio.sleep(delay_s)
         while True:
+            before = self.reason
             reason = await ask(self._probe, self.container, self._pod)
-            if self._tally.count(reason == ""):
-                self.reason = reason
+            turned = self._tally.count(reason == "")
+            if turned:
                 self._since = loop.time()
-                self._on_turn()
-            elif not self.holds:
+            if not self.holds:
                 self.reason = reason or self.reason
+            if turned or self.reason != before:
+                self._on_news()
             eager = not self._liveness and not self.holds
             await asyncio.sleep(pause_s(self._probe, loop.time() - self._since if eager else None))
 
@@ -108,8 +112,7 @@ class Readiness:
             return self._pod.state.reason or "the containers are being started"
         for watch in self._readiness:
             if not watch.holds:
-                whose = f"container {watch.container.name}" if watch.container else f"port {self._port}"
-                return f"{whose} is not ready: {watch.reason}"
+                return f"container {watch.container.name}: {watch.reason}" if watch.container else watch.reason
         return ""
 
     def container_started(self, name: str) -> None:

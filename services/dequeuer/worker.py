@@ -35,13 +35,10 @@ EXIT_ORPHANED = 3
 
 TERM_DRAIN_S = 6.0
 TERM_STOP_S = 2.5
-"""SIGTERM leaves ten seconds in all: for batches in the container, for the container's end, and for goodbye."""
+"""SIGTERM leaves ten seconds in all: for batches in the container, for the containers' end, and for goodbye."""
 
 STOP_S = 10.0
 """The containers' grace where the specification names none."""
-
-RECORD_S = 5.0
-"""The scheduler gets so long to record the last outcomes; what it has not recorded then is delivered again."""
 
 GOODBYE_S = 1.0
 
@@ -55,6 +52,8 @@ class Ending:
     """Batches in the container may go on for so long."""
     stop_s: float | None = None
     """The containers' grace; None for what the specification says."""
+    record_s: float = 5.0
+    """The scheduler gets so long to record the last outcomes; what it has not recorded then is delivered again."""
     farewell: bool = True
     """There is a scheduler to report to."""
     at_once: bool = False
@@ -186,7 +185,8 @@ class Worker:
         await stop.wait()
         if stop.at_once:
             self._end_with(Ending("the system is gone", at_once=True, code=1))
-        self._end_with(Ending("told to end by a signal", drain_s=TERM_DRAIN_S, stop_s=TERM_STOP_S))
+        signalled = Ending("told to end by a signal", drain_s=TERM_DRAIN_S, stop_s=TERM_STOP_S, record_s=TERM_STOP_S)
+        self._end_with(signalled)
         if self._drain_limit is not None:  # was ending already, at leisure
             soon = asyncio.get_running_loop().time() + TERM_DRAIN_S
             self._drain_limit.reschedule(min(self._drain_limit.when() or soon, soon))
@@ -198,9 +198,10 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(ending.drain_s) as self._drain_limit:
                 await self._delivery.idle.wait()
+                await self._completion.quiet.wait()
         self._readiness.stop()
         self._delivery.give_up()
-        recorded = self._group.create_task(self._have_recorded(RECORD_S if ending.farewell else 0))
+        recorded = self._group.create_task(self._have_recorded(ending.record_s, talk))
         stop_s = self._spec.local.stop_grace_seconds or STOP_S
         await self._pod.stop(stop_s if ending.stop_s is None else min(stop_s, ending.stop_s))
         await recorded
@@ -208,10 +209,10 @@ class Worker:
             self._outbox.goodbye(ending.reason)
             await asyncio.wait((talk,), timeout=GOODBYE_S)
 
-    async def _have_recorded(self, timeout_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._outbox.reports.settled.wait()
+    async def _have_recorded(self, timeout_s: float, talk: "asyncio.Task[None]") -> None:
+        settled = self._group.create_task(self._outbox.reports.settled.wait())
+        await asyncio.wait((settled, talk), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        settled.cancel()
 
     # What is taken, and what the scheduler is told of the containers
 

@@ -192,7 +192,7 @@ async def test_a_failing_readiness_probe_pauses_delivery(tmp_path: Path) -> None
         await kit.scheduler.until(lambda: len(kit.scheduler.returned) == 2)
         assert kit.scheduler.health[-1].phase == pb.Health.PHASE_NOT_READY
         assert kit.scheduler.health[-1].reason == (
-            f"container api is not ready: GET /healthz on port {kit.container.port} answered 503"
+            f"container api: GET /healthz on port {kit.container.port} answered 503"
         )
         gate.opened.set()  # what is in the container goes on
         await kit.scheduler.until(lambda: kit.scheduler.done == [0, 1])

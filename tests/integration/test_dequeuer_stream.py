@@ -13,6 +13,7 @@ import pytest
 from google.protobuf import json_format
 
 from cortex.batch.v1 import worker_service_pb2 as pb
+from cortex.batch.v1.worker_spec_pb2 import Container, LocalRuntime
 from services.common.errors import CortexError
 from services.dequeuer.ports import PodListener
 from services.dequeuer.worker import EXIT_ORPHANED
@@ -197,6 +198,19 @@ class TestEnds:
             assert await kit.ended() == 0
             assert [lease.batch_index for lease in kit.scheduler.returned] == [1]
 
+    async def test_a_signal_lets_on_job_complete_be_answered(self, tmp_path: Path) -> None:
+        async with surroundings(tmp_path) as kit:
+            gate = kit.container.answer = Gate()
+            kit.start()
+            await kit.scheduler.until_ready()
+            kit.scheduler.say(job_complete=pb.JobComplete())
+            await kit.container.until(lambda: kit.container.in_work == 1)
+            kit.stop.set()
+            await kit.scheduler.until(lambda: kit.scheduler.health[-1].phase == pb.Health.PHASE_TERMINATING)
+            gate.opened.set()
+            assert await kit.ended() == 0
+            assert kit.scheduler.completions == [pb.CompletionResult(http_status=200)]
+
     @pytest.mark.parametrize("refusal", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND])
     async def test_a_worker_that_is_refused_ends(self, tmp_path: Path, refusal: grpc.StatusCode) -> None:
         async with surroundings(tmp_path) as kit:
@@ -332,3 +346,54 @@ class TestProcess:
         assert lines[0].startswith("error: ")
         assert says in said.decode()
         assert "Traceback" not in said.decode()
+
+
+SERVER = """
+import http.server, os
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        if self.rfile.read(int(self.headers["Content-Length"])) == b"[666]":
+            os._exit(3)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+async def test_a_worker_with_a_real_container_outlives_its_crash(tmp_path: Path) -> None:
+    async with surroundings(tmp_path, concurrency=2) as kit:
+        kit.container.close()  # a program of its own takes the port
+        program = Container(name="api", command=[sys.executable, "-c", SERVER])
+        program.env.add(name="PORT", value=str(kit.spec.port))
+        del kit.spec.containers[:]
+        kit.spec.containers.append(program)
+        directory = tmp_path / "worker"
+        for name in ("spec", "client", "mnt"):
+            (directory / name).mkdir(parents=True)
+        kit.spec.local.MergeFrom(
+            LocalRuntime(
+                directory=str(directory),
+                log_directory=str(tmp_path / "logs"),
+                stop_grace_seconds=5,
+                working_directory=str(tmp_path),
+            )
+        )
+        async with process(kit, tmp_path) as running:
+            await kit.scheduler.until_ready()
+            kit.scheduler.lease(*range(100))
+            await kit.scheduler.until(lambda: len(kit.scheduler.results) == 100)
+            kit.scheduler.lease(666)
+            await kit.scheduler.until(lambda: kit.scheduler.returned)
+            assert kit.scheduler.returned[0].lost_in_container
+            kit.scheduler.health.clear()
+            await kit.scheduler.until_ready()
+            kit.scheduler.lease(100)
+            await kit.scheduler.until(lambda: len(kit.scheduler.results) == 101)
+            kit.scheduler.say(shutdown=pb.Shutdown(reason="the job is over"))
+            assert await asyncio.wait_for(running.wait(), PATIENCE_S) == 0
+            assert kit.scheduler.goodbyes == ["told to end: the job is over"]
