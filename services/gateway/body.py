@@ -15,7 +15,8 @@ from services.common.errors import Category, CortexError
 from services.common.names import MAX_SUBMISSION_BYTES
 from services.gateway.problems import HttpError, Problem
 
-MAX_DRAINED_BYTES = 32 * 1024 * 1024
+MAX_DRAINED_BYTES = MAX_SUBMISSION_BYTES + 32 * 1024 * 1024
+"""Read of a body that was refused. What is still to come then meets a closed connection."""
 DRAIN_S = 20.0
 IDLE_S = 20.0
 """A client that sends nothing for so long is given up."""
