@@ -227,7 +227,7 @@ class SqliteLedger:
     async def read_input(self, job_id: str, start: int, end: int) -> bytes:
         """See the port."""
         found = await self._select(
-            "SELECT substr(bytes, max(:start - start, 0) + 1, :end - max(start, :start))"
+            "SELECT substr(bytes, max(:start - start, 0) + 1, max(:end - max(start, :start), 0))"
             " FROM input, (SELECT key FROM jobs WHERE job_id = :job_id)"
             " WHERE job = key AND start < :end AND start >= coalesce("
             "  (SELECT max(start) FROM input WHERE job = key AND start <= :start), 0)"
