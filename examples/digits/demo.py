@@ -131,7 +131,7 @@ def system(directory: Path) -> Iterator[Cortex]:
         "CORTEX_CLI_CONFIG_DIR": str(directory / "client"),
     }
     command = [CORTEX, "up", "--port", "0", "--grpc-port", "0", "--data-dir", str(directory / "data")]
-    with (directory / "up.log").open("w+") as log:
+    with (directory / "up.log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
         )
@@ -141,11 +141,17 @@ def system(directory: Path) -> Iterator[Cortex]:
             cortex.show("env", "configure", "demo", "--operator-endpoint", url)
             yield cortex
         except DemoError:
-            log.seek(0)
-            print("\nThe last lines of the system's log:\n", *log.readlines()[-20:], file=sys.stderr)
+            show_logs([directory / "up.log", *sorted((directory / "data" / "logs" / "system").glob("*.jsonl"))])
             raise
         finally:
             stop(process)
+
+
+def show_logs(paths: list[Path]) -> None:
+    """What each part of the system said last."""
+    for path in paths:
+        lines = path.read_text().splitlines()[-10:]
+        print(f"\n{path.name}:", *lines, sep="\n  ", file=sys.stderr)
 
 
 def ready_url(process: "subprocess.Popen[str]") -> str:

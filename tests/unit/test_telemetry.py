@@ -27,6 +27,7 @@ from services.common import telemetry
 from services.common.errors import Category, CortexError
 from services.common.grpc_errors import ErrorInterceptor
 from services.common.settings import SettingsError
+from services.common.telemetry.local import MAX_WAITING
 
 VALID = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -211,6 +212,15 @@ async def test_spans_wait_for_a_collector_that_is_started_again(
     assert [span.name for span in receiver.spans] == ["early"]
     kit.shutdown()
     server.stop(None).wait()
+
+
+@pytest.mark.parametrize("receiver", ["unix socket"], indirect=True)
+async def test_spans_that_wait_are_bounded(receiver: tuple[Receiver, grpc.Server]) -> None:
+    kit = telemetry.start("cortex-test")
+    for _ in range(MAX_WAITING + 1000):
+        kit.tracer.start_span("one of too many").end()
+    kit.shutdown()
+    assert len(receiver[0].spans) == MAX_WAITING
 
 
 def test_settings_that_cannot_be_met_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
