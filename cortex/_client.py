@@ -5,6 +5,7 @@ All raise `cortex.exceptions.NotFound` for what does not exist and `CortexExcept
 """
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,19 +91,23 @@ class Client:
         config: Any = None,
         timeout: int | None = None,
         batch_timeout: int | None = None,
+        sqs_dead_letter_queue: Json | None = None,
     ) -> Json:
         """Submit a job and return its description; the job is on disk then. Its id is `["job_id"]`.
 
         Each item is any value that JSON can hold. `timeout` (seconds) ends the whole job, `batch_timeout` (seconds) one
-        attempt of a batch.
+        attempt of a batch. `sqs_dead_letter_queue` is `{"arn", "max_receive_count"}`.
         """
         submission = Submission(
             items=encode_items(items),
             batch_size=batch_size,
-            workers=workers,
             config=None if config is None else encode_value("config", config),
-            timeout=timeout,
-            batch_timeout=batch_timeout,
+            fields={
+                "workers": workers,
+                "timeout": timeout,
+                "batch_timeout": batch_timeout,
+                "sqs_dead_letter_queue": sqs_dead_letter_queue,
+            },
         )
         job: Json = json.loads(self.operator.submit(api_name, submission.body()))
         return job
@@ -121,8 +126,7 @@ class Client:
 
     def wait(self, api_name: str, job_id: str) -> Json:
         """Wait for a job's end and return it as `get_job` gives it. How it ended is in `["job_status"]["status"]`."""
-        *_, last = self.watch_job(api_name, job_id)
-        return last
+        return deque(self.watch_job(api_name, job_id), maxlen=1)[0]
 
     def stop_job(self, api_name: str, job_id: str, keep_cache: bool = False) -> None:
         """Stop a running job. `keep_cache` means nothing and is there because Cortex's client has it."""

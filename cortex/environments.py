@@ -41,7 +41,7 @@ class Environment:
         """
         if not name.strip():
             raise CortexException("client.invalid_environment", "an environment's name must not be empty")
-        url = endpoint.strip().rstrip("/")
+        url = endpoint.strip()
         if "://" not in url:
             host = urlsplit(f"//{url}").hostname
             url = f"{'http' if host in LOOPBACK_HOSTS else 'https'}://{url}"
@@ -55,7 +55,7 @@ class Environment:
                 "client.invalid_environment",
                 f"environment `{name}`: {endpoint!r} is not an endpoint; give a URL such as http://127.0.0.1:8888",
             )
-        return cls(name, url)
+        return cls(name, url.rstrip("/"))
 
 
 LOCAL = Environment("local", "http://127.0.0.1:8888")

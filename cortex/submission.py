@@ -5,8 +5,8 @@ are checked here but never decoded and encoded again: the body is put together f
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from cortex.exceptions import CortexException
@@ -23,20 +23,22 @@ class Submission:
 
     items: bytes
     batch_size: int
-    workers: int
     config: bytes | None = None
-    timeout: int | None = None
-    """Seconds from submission until the job is ended."""
-    batch_timeout: int | None = None
-    """Seconds that one attempt of a batch may take."""
+    fields: Mapping[str, object] = field(default_factory=dict)
+    """The other fields, such as `workers` and `timeout`; None means not given."""
 
     def body(self) -> bytes:
         """The request's body. Raises `CortexException` when it is larger than any server takes."""
-        numbers = {"workers": self.workers, "timeout": self.timeout, "batch_timeout": self.batch_timeout}
-        fields = [b'"%s":%d' % (name.encode(), value) for name, value in numbers.items() if value is not None]
+        fields = [
+            json.dumps(name).encode() + b":" + encode_value(name, value)
+            for name, value in self.fields.items()
+            if value is not None
+        ]
         if self.config is not None:
             fields.append(b'"config":' + self.config)
-        fields.append(b'"item_list":{"items":%s,"batch_size":%d}' % (self.items, self.batch_size))
+        fields.append(
+            b'"item_list":{"items":%b,"batch_size":%b}' % (self.items, encode_value("batch_size", self.batch_size))
+        )
         body = b"{" + b",".join(fields) + b"}"
         if len(body) > MAX_BYTES:
             raise CortexException(

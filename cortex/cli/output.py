@@ -2,7 +2,7 @@
 
 import sys
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,11 +16,20 @@ def console() -> "Console":
     """Standard output. In a file or a pipe: plain text as wide as it needs to be."""
     from rich.console import Console
 
+    class PlainConsole(Console):
+        """Tables are padded to their width; a file needs no spaces at the ends of its lines."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            with self.capture() as captured:
+                super().print(*objects, **options)
+            self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().split("\n")[:-1]))
+            self.file.flush()
+
     found = Console(highlight=False, markup=False)
-    return found if found.is_terminal else Console(highlight=False, markup=False, width=WIDE, no_color=True)
+    return found if found.is_terminal else PlainConsole(highlight=False, markup=False, width=WIDE, no_color=True)
 
 
 def json_document(text: bytes) -> None:
-    """One JSON document as the server wrote it, on a line of its own."""
+    """A JSON document as the server wrote it, on a line of its own."""
     sys.stdout.buffer.write(text.strip() + b"\n")
     sys.stdout.buffer.flush()

@@ -48,10 +48,8 @@ def command(
     submission = Submission(
         items=read_items(_read(items_from), "standard input" if items_from == "-" else items_from),
         batch_size=batch_size,
-        workers=workers,
         config=None if config is None else read_value("config", _value_or_file(config)),
-        timeout=timeout,
-        batch_timeout=batch_timeout,
+        fields={"workers": workers, "timeout": timeout, "batch_timeout": batch_timeout},
     )
     operator = connect(environment)
     answer = operator.submit(api, submission.body())

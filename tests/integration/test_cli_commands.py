@@ -1,0 +1,213 @@
+"""The command line as a process: what it prints where, and its exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line, serving
+
+CORTEX = str(Path(sys.executable).with_name("cortex"))
+WATCH = f"GET /batch/digits?jobID={JOB_ID}&watch=true"
+ENDED = job_status("completed_with_failures", done=10, failed=2, reason="2 batches failed")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def environ(server: Server, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "cli.yaml").write_text(f"environments: [{{name: test, operator_endpoint: '{server.url}'}}]")
+    return {**os.environ, "CORTEX_CLI_CONFIG_DIR": str(tmp_path)}
+
+
+class Cli:
+    def __init__(self, environ: dict[str, str]) -> None:
+        self.environ = environ
+
+    def __call__(self, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([CORTEX, *arguments], input=given, capture_output=True, env=self.environ, timeout=30)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def json(self, *arguments: str) -> Any:
+        done = self(*arguments, "-o", "json")
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def cli(environ: dict[str, str]) -> Cli:
+    return Cli(environ)
+
+
+def test_items_reach_the_server_byte_for_byte(server: Server, cli: Cli) -> None:
+    server.on("POST /batch/digits", Reply({"job_id": JOB_ID}))
+    done = cli(
+        "submit", "digits", "--items", "-", "--batch-size", "2", "--workers", "3", "--config", '{"x": 1e400}',
+        given=b'1.0\n{"a":1,"a":2}\n12345678901234567890\n',
+    )  # fmt: skip
+    assert done.stdout == f"submitted job {JOB_ID} to digits\nwatch it: cortex watch digits {JOB_ID}\n"
+    assert server.asked[0].body == (
+        b'{"workers":3,"config":{"x": 1e400},'
+        b'"item_list":{"items":[1.0,{"a":1,"a":2},12345678901234567890],"batch_size":2}}'
+    )
+
+
+def test_items_and_config_may_come_from_files_and_warnings_are_shown(server: Server, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "items.json").write_text("[1, 2]\n")
+    (tmp_path / "config.json").write_text('{"b": 1.0}\n')
+    server.on("POST /batch/digits", Reply({"job_id": JOB_ID, "warnings": ["`worker` is not known"]}))
+    items, config = str(tmp_path / "items.json"), f"@{tmp_path / 'config.json'}"
+    done = cli("submit", "digits", "--items", items, "--batch-size", "1", "--config", config, "-o", "json")
+    assert json.loads(done.stdout)["job_id"] == JOB_ID
+    assert done.stderr == "warning: `worker` is not known\n"
+    assert b'"config":{"b": 1.0},"item_list":{"items":[1, 2],' in server.asked[0].body
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (job_status("succeeded", done=10), 0),
+        (ENDED, 3),
+        (job_status("stopped", done=4), 4),
+        (job_status("worker_oom", done=4), 4),
+    ],
+)
+def test_the_exit_code_of_watch_tells_how_the_job_ended(server: Server, cli: Cli, last: Any, code: int) -> None:
+    server.on(WATCH, Reply(lines=[line(job_status(done=1)), line(last)]))
+    assert cli("watch", "digits", JOB_ID).returncode == code
+    assert cli("watch", "digits", JOB_ID, "--output", "json").returncode == code
+
+
+def test_watching_into_a_pipe_gives_plain_lines(server: Server, cli: Cli) -> None:
+    server.on(WATCH, Reply(lines=[line(job_status(done=1)), line(job_status(done=2)), line(ENDED)]))
+    done = cli("watch", "digits", JOB_ID)
+    first, *_, end, reason = done.stdout.splitlines()
+    assert first == "running: 1/10 batches, 2/2 workers ready"
+    assert end == "completed_with_failures after 1m 05s: 8 of 10 batches succeeded, 2 failed"
+    assert reason == "reason: 2 batches failed"
+    assert "\x1b" not in done.stdout
+    assert len(done.stdout.splitlines()) <= 4  # a line a second at most, however many changes there are
+
+
+def test_submit_with_watch_follows_the_job(server: Server, cli: Cli) -> None:
+    server.on("POST /batch/digits", Reply({"job_id": JOB_ID}))
+    server.on(WATCH, Reply(lines=[line(ENDED)]))
+    arguments = ["submit", "digits", "--items", "-", "--batch-size", "1", "--watch", "-o", "json"]
+    done = cli(*arguments, given=b"[1]")
+    assert done.returncode == 3
+    assert [json.loads(each) for each in done.stdout.splitlines()] == [{"job_id": JOB_ID}, ENDED]
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(server: Server, environ: dict[str, str]) -> None:
+    server.on(WATCH, Reply(lines=[line(job_status(done=1))]))  # asked again and again
+    process = subprocess.Popen(
+        [CORTEX, "watch", "digits", JOB_ID, "--env", "test"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("running: 1/10")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert f"job {JOB_ID} goes on" in errors
+    assert f"cortex delete digits {JOB_ID} --env test" in errors
+
+
+def test_errors_are_one_line_on_standard_error(server: Server, cli: Cli) -> None:
+    server.on("GET /get/nope", Reply({"kind": "resources.api_not_deployed", "message": "nope is not deployed"}, 404))
+    done = cli("get", "nope")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: nope is not deployed (resources.api_not_deployed)\n"
+    done = cli("get", "nope", "-o", "json")
+    assert (done.returncode, done.stdout) == (1, "")
+    error = {"kind": "resources.api_not_deployed", "message": "nope is not deployed"}
+    assert json.loads(done.stderr) == {"error": error}
+
+
+@pytest.mark.parametrize("arguments", [["submit", "digits"], ["watch"], ["nope"], ["get", "-o", "xml"]])
+def test_a_wrong_command_line_ends_with_2(cli: Cli, arguments: list[str]) -> None:
+    assert cli(*arguments).returncode == 2
+
+
+def test_json_is_handed_on_as_the_server_wrote_it(server: Server, cli: Cli) -> None:
+    server.on(f"GET /batch/digits?jobID={JOB_ID}", Reply(b'{"config":{"x":1e400,"x":1.0}}'))
+    assert cli("get", "digits", JOB_ID, "-o", "json").stdout == '{"config":{"x":1e400,"x":1.0}}\n'
+
+
+def test_apis_jobs_and_one_job_are_shown_as_tables(server: Server, cli: Cli) -> None:
+    state = ENDED["job_status"]
+    metadata = {"name": "digits", "kind": "BatchAPI", "id": "v1", "last_updated": 1_700_000_000}
+    api = {
+        "metadata": metadata,
+        "batch_job_statuses": [state],
+        "spec": {"pod": {"containers": [{"name": "api", "command": ["python"], "args": ["-m", "server"]}]}},
+        "endpoint": "http://127.0.0.1:8888/digits",
+        "api_versions": [{"api_id": "v1", "last_updated": 1_700_000_000}],
+    }
+    server.on("GET /get", Reply([api, {"metadata": {**metadata, "name": "new"}, "batch_job_statuses": []}]))
+    server.on("GET /get/digits", Reply([api]))
+    server.on(f"GET /batch/digits?jobID={JOB_ID}", Reply(ENDED))
+    header, digits, new = cli("get").stdout.splitlines()
+    assert header.split() == ["API", "DEPLOYED", "RUNNING", "LATEST", "JOB", "STATUS", "BATCHES"]
+    assert digits.split()[-3:] == [JOB_ID, "completed_with_failures", "10/10"]
+    assert new.split()[-4:] == ["-", "-", "-", "-"]
+    shown = cli("get", "digits").stdout
+    assert "containers  api: python -m server" in shown
+    assert "10/10       2" in shown
+    assert "1m 05s" in shown
+    shown = cli("get", "digits", JOB_ID).stdout
+    assert "reason    2 batches failed" in shown
+    assert "attempts  8 succeeded, 2 failed, 250 ms on average" in shown
+
+
+def test_an_empty_deployment_says_what_to_do(server: Server, cli: Cli) -> None:
+    server.on("GET /get", Reply([]))
+    assert cli("get").stdout == "no APIs are deployed; deploy one with `cortex deploy FILE`\n"
+
+
+def test_logs_are_lines_of_worker_container_and_message(server: Server, cli: Cli) -> None:
+    entries = [{"worker": number, "container": "api", "message": f"it is {number}"} for number in range(2)]
+    server.on(f"GET /batch/digits/{JOB_ID}/logs", Reply(lines=[line(entry) for entry in entries]))
+    assert cli("logs", "digits", JOB_ID).stdout == "0/api | it is 0\n1/api | it is 1\n"
+    raw = cli("logs", "digits", JOB_ID, "-o", "json").stdout
+    assert [json.loads(each) for each in raw.splitlines()] == entries
+
+
+def test_deploy_and_delete_say_what_became_of_it(server: Server, cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "cortex.yaml"
+    file.write_text("- name: digits\n")
+    answer = [{"api": {"endpoint": "http://x/digits"}, "message": "created digits (BatchAPI)", "error": ""}]
+    server.on(f"POST /deploy?force=true&configFileName={str(file).replace('/', '%2F')}", Reply(answer))
+    server.on("DELETE /delete/digits?keepCache=false", Reply({"message": "deleting digits"}))
+    server.on(f"DELETE /batch/digits?jobID={JOB_ID}", Reply({"message": f"stopped job {JOB_ID}"}))
+    assert cli("deploy", str(file), "--force").stdout == "created digits (BatchAPI)\n  endpoint: http://x/digits\n"
+    assert cli("delete", "digits").stdout == "deleting digits\n"
+    assert cli.json("delete", "digits", JOB_ID) == {"message": f"stopped job {JOB_ID}"}
+
+
+def test_environments_are_configured_chosen_and_forgotten(cli: Cli) -> None:
+    assert cli("env", "configure", "prod", "--operator-endpoint", "prod.example.com").returncode == 0
+    assert cli("env", "default", "prod").stdout == "prod is the default environment now\n"
+    listed = cli.json("env", "list")
+    assert listed["default_environment"] == "prod"
+    assert listed["environments"][1] == {"name": "prod", "operator_endpoint": "https://prod.example.com"}
+    assert cli("env", "delete", "prod").returncode == 0
+    assert cli("env", "delete", "prod").stderr.startswith("error: there is no environment `prod` in ")
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    assert cli("version").stdout == f"cortex {cli.json('version')['version']}\n" == cli("--version").stdout

@@ -1,0 +1,177 @@
+"""The Python client over real HTTP: what it asks, what it gives back, and how failures look."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cortex
+from cortex.environments import Environment
+from cortex.exceptions import CortexException, NotFound, Unreachable
+from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line, serving
+
+WATCH = f"GET /batch/digits?jobID={JOB_ID}&watch=true"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def client(server: Server) -> cortex.Client:
+    return cortex.Client(Environment.of("test", server.url))
+
+
+def test_deploying_sends_the_file_as_a_form_with_its_absolute_path(
+    server: Server, client: cortex.Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "cortex.yaml"
+    file.write_bytes(b"- name: digits\n")
+    target = f"/deploy?force=false&configFileName={str(file).replace('/', '%2F')}"
+    results = [
+        {"api": {}, "message": "created digits (BatchAPI)", "error": ""},
+        {"api": {}, "message": "", "error": ""},
+    ]
+    server.on(f"POST {target}", Reply(results))
+    assert client.deploy_from_file(file) == results[0]
+    assert client.deploy_all_from_file(file) == results
+    asked = server.asked[0]
+    assert asked.headers["Content-Type"].startswith("multipart/form-data")
+    assert b'name="config"' in asked.body
+    assert b"- name: digits\n" in asked.body
+    assert asked.headers["CortexAPIVersion"] == cortex.__version__
+
+
+def test_deploying_a_dictionary_sends_it_as_a_list_of_one(
+    server: Server, client: cortex.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = f"/deploy?force=true&configFileName={str(tmp_path / 'api_spec').replace('/', '%2F')}"
+    server.on(f"POST {target}", Reply([{"api": {}, "message": "created digits (BatchAPI)", "error": ""}]))
+    assert client.deploy({"name": "digits", "note": "é"})["message"] == "created digits (BatchAPI)"
+    assert "- name: digits\n  note: é\n".encode() in server.asked[0].body
+
+
+def test_an_api_that_was_not_deployed_is_an_error(server: Server, client: cortex.Client, tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_text("x")
+    server.on(
+        f"POST /deploy?force=false&configFileName={str(file).replace('/', '%2F')}",
+        Reply([{"api": None, "message": "", "error": "no room"}]),
+    )
+    with pytest.raises(CortexException, match="no room"):
+        client.deploy_from_file(file)
+    with pytest.raises(CortexException, match=r"cannot read .*/nothing: No such file or directory"):
+        client.deploy_from_file(tmp_path / "nothing")
+
+
+def test_what_is_asked_and_what_is_given_back(server: Server, client: cortex.Client) -> None:
+    server.on("GET /get", Reply([{"metadata": {"name": "digits"}}]))
+    server.on("GET /get/a%2Fb", Reply([{"metadata": {"name": "a/b"}}]))
+    server.on("DELETE /delete/digits?keepCache=true", Reply({"message": "deleting digits"}))
+    server.on(f"GET /batch/digits?jobID={JOB_ID}", Reply(job_status()))
+    server.on(f"DELETE /batch/digits?jobID={JOB_ID}", Reply({"message": "stopped"}))
+    server.on(f"GET /batch/digits/{JOB_ID}/trace", Reply({"trace_id": "t", "spans": []}))
+    assert client.list_apis() == [{"metadata": {"name": "digits"}}]
+    assert client.get_api("a/b") == {"metadata": {"name": "a/b"}}
+    assert client.get_job("digits", JOB_ID) == job_status()
+    assert client.job_trace("digits", JOB_ID) == {"trace_id": "t", "spans": []}
+    client.delete("digits", keep_cache=True)
+    client.stop_job("digits", JOB_ID)
+    assert [asked.method for asked in server.asked[-2:]] == ["DELETE", "DELETE"]
+
+
+def test_a_job_is_submitted_as_the_values_that_were_given(server: Server, client: cortex.Client) -> None:
+    server.on("POST /batch/digits", Reply({"job_id": JOB_ID}))
+    items = (number for number in (1, 12345678901234567890))
+    job = client.submit_job("digits", items, batch_size=2, workers=3, config={"a": None}, timeout=60)
+    assert job == {"job_id": JOB_ID}
+    assert server.asked[0].body == (
+        b'{"workers":3,"timeout":60,"config":{"a":null},"item_list":{"items":[1,12345678901234567890],"batch_size":2}}'
+    )
+    assert server.asked[0].headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "expected"),
+    [
+        (404, "job.not_found", NotFound),
+        (400, "resources.api_not_deployed", NotFound),
+        (400, "job.job_is_not_in_progress", CortexException),
+        (503, "system.unavailable", Unreachable),
+    ],
+)
+def test_errors_are_raised_as_the_server_put_them(
+    server: Server, client: cortex.Client, status: int, kind: str, expected: type[CortexException]
+) -> None:
+    server.on("GET /get/digits", Reply({"kind": kind, "message": "so it is"}, status))
+    with pytest.raises(CortexException, match="so it is") as caught:
+        client.get_api("digits")
+    assert type(caught.value) is expected
+    assert caught.value.kind == kind
+
+
+def test_an_answer_that_is_not_ours_is_told_with_its_status(server: Server, client: cortex.Client) -> None:
+    server.on("GET /get", Reply(b"<html>Bad Gateway</html>\nmore", 502))
+    with pytest.raises(CortexException, match=r"environment `test`\) answered status 502: <html>Bad Gateway</html>$"):
+        client.list_apis()
+
+
+def test_where_nobody_answers_the_error_says_where_and_what_to_do() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(Unreachable) as caught:
+            cortex.Client(Environment.of("local", url)).list_apis()
+    assert caught.value.message == f"nothing answers at {url}: is `cortex up` running? (environment `local`)"
+
+
+def test_a_job_is_watched_to_its_end(server: Server, client: cortex.Client) -> None:
+    updates = [job_status(done=1), job_status(done=9), job_status("succeeded", done=10)]
+    server.on(WATCH, Reply(lines=[line(update) for update in updates]))
+    assert list(client.watch_job("digits", JOB_ID)) == updates
+    assert client.wait("digits", JOB_ID) == updates[-1]
+
+
+def test_lines_may_come_in_pieces_and_with_empty_ones_between(server: Server, client: cortex.Client) -> None:
+    whole = line(job_status(done=1)) + b"\n" + line(job_status("succeeded", done=10))
+    server.on(WATCH, Reply(lines=[whole[:50], whole[50:700], whole[700:]]))
+    assert [each["job_status"]["status"] for each in client.watch_job("digits", JOB_ID)] == ["running", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Reply(lines=[line(job_status(done=3))], broken=True),
+        Reply(lines=[line(job_status(done=3))]),
+        Reply(lines=[line(job_status(done=3)), line({"kind": "system.unavailable", "message": "restarting"})]),
+    ],
+)
+def test_a_server_that_goes_away_in_the_middle_is_asked_again(
+    server: Server, client: cortex.Client, trouble: Reply
+) -> None:
+    away = Reply({"kind": "system.unavailable", "message": "restarting"}, 503)
+    server.on(WATCH, trouble, away, Reply(lines=[line(job_status("succeeded", done=10))]))
+    assert client.wait("digits", JOB_ID)["job_status"]["status"] == "succeeded"
+    assert len(server.asked) == 3
+
+
+def test_a_watch_that_never_began_is_an_error_at_once(server: Server, client: cortex.Client) -> None:
+    server.on(WATCH, Reply({"kind": "system.unavailable", "message": "not now"}, 503))
+    with pytest.raises(Unreachable, match="not now"):
+        client.wait("digits", JOB_ID)
+    assert len(server.asked) == 1
+
+
+def test_trouble_in_the_middle_of_a_log_is_raised(server: Server, client: cortex.Client) -> None:
+    entry = {"time": "t", "worker": 0, "container": "api", "message": '{"kind": 1}'}
+    trouble = b'{"kind":"ledger.failed","message":"broken"}\n'
+    server.on(f"GET /batch/digits/{JOB_ID}/logs?follow=true", Reply(lines=[line(entry), trouble]))
+    log = client.job_logs("digits", JOB_ID, follow=True)
+    assert next(log) == entry
+    with pytest.raises(CortexException, match="broken") as caught:
+        next(log)
+    assert caught.value.kind == "ledger.failed"
