@@ -196,6 +196,9 @@ class SchedulerServer:
         self._server.add_insecure_port(self.target)
         await self._server.start()
 
+    async def not_serving(self) -> None:
+        await self.health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+
     async def kill(self) -> None:
         if self._server is not None:
             await self._server.stop(None)
