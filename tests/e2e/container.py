@@ -1,7 +1,7 @@
 """A user's container for the journeys: a plain web server that notes every batch it has done.
 
-Each answered batch is one line of its file in NOTES: `{"items": [...], "job": ..., "traceparent": ...}`, on disk before the
-answer. `COMPLETED` in NOTES holds the calls of /on-job-complete. What a batch holds decides how it is answered: the
+Each answered batch is one line of its file in NOTES: `{"items": [...], "job": ..., "traceparent": ...}`, on disk before
+the answer. `COMPLETED` in NOTES holds the calls of /on-job-complete. What a batch holds decides how it is answered: the
 item "fail" gives a 500, "hang" never answers, "close" closes the connection, "exit" ends the process, "eat" takes
 memory without end, and {"sleep": seconds} takes its time.
 """
