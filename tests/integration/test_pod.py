@@ -229,7 +229,7 @@ async def test_exec_runs_inside_the_container(tmp_path: Path) -> None:
         pod = running.pod
         assert await pod.exec("api", ["test", "-e", "/mnt/note"], WAIT_SECONDS) == 0
         assert await pod.exec("api", ["/bin/sh", "-c", "test $(CORTEX_PORT) = 4321 && exit 7"], WAIT_SECONDS) == 7
-        assert await pod.exec("api", ["pyhton"], WAIT_SECONDS) == 127  # as a shell says that there is no such command
+        assert await pod.exec("api", ["pyhton"], WAIT_SECONDS) in (126, 127)  # as a shell says it
         with pytest.raises(TimeoutError):
             await pod.exec("api", ["/bin/sh", "-c", "sleep 4242 & sleep 4242"], 0.2)
         assert not any("4242" in psutil.Process(pid).cmdline() for pid in processes_of(spec.worker_id))

@@ -90,7 +90,7 @@ class LocalWorkerDriver:
         """Start a worker's dequeuer. Raises `CortexError` when that cannot be done."""
         config = load_api(api)
         try:
-            choice = self._ports.choose(
+            choice = await self._ports.choose(
                 worker.worker_id, config.pod.port, probe_ports(config), follows=mentions_port(config)
             )
             prefix = await asyncio.to_thread(_namespace, choice.fixed) if choice.namespace else []

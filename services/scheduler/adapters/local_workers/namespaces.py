@@ -17,14 +17,15 @@ def entering() -> list[str]:
 
     Raises OSError with a reason for people where this machine gives none.
     """
-    prefix, why = _found()
+    prefix, why = found()
     if not prefix:
         raise OSError(why)
     return list(prefix)
 
 
 @cache
-def _found() -> tuple[tuple[str, ...], str]:
+def found() -> tuple[tuple[str, ...], str]:
+    """Tries it once: what to put in front, or why there is nothing to put."""
     unshare = shutil.which("unshare")
     if unshare is None:
         return (), "the program `unshare` is not installed"

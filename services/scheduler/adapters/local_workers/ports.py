@@ -3,11 +3,16 @@
 A worker whose configuration mentions CORTEX_PORT follows it and is given a free port. Any other listens on `pod.port`,
 and on the other ports that its probes ask, as they are. Where one of those is taken, by another worker or by any
 program of this machine, the worker gets a network namespace, in which every port is free.
+
+The kernel closes a killed container's sockets a moment after its worker's end was seen. So a port that one of ours has
+just let go is waited for, rather than taken for another program's.
 """
 
+import asyncio
 import errno
 import random
 import socket
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +21,8 @@ _FIRST, _LAST = 20_000, 29_999
 container does."""
 
 _TRIES = 200
+_SETTLE_SECONDS = 1.0
+_SETTLE_STEP_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +47,13 @@ class Ports:
     """Which worker uses which of the machine's ports: they may not have bound them yet."""
 
     _taken: dict[str, frozenset[int]] = field(default_factory=dict)
+    _released: dict[int, float] = field(default_factory=dict)
+    """When ours let go of a port, on the monotonic clock."""
 
-    def choose(self, worker_id: str, pod_port: int, probe_ports: Iterable[int], *, follows: bool) -> PortChoice:
+    async def choose(self, worker_id: str, pod_port: int, probe_ports: Iterable[int], *, follows: bool) -> PortChoice:
         """Choose for a worker and remember it. `follows`: it mentions CORTEX_PORT."""
         fixed = frozenset(probe_ports) - {pod_port} if follows else frozenset(probe_ports) | {pod_port}
+        await self._settle(fixed)
         namespace = any(self._is_taken(port) for port in fixed)
         port = self._free(fixed) if follows and not namespace else pod_port
         choice = PortChoice(port, fixed, namespace)
@@ -56,7 +66,16 @@ class Ports:
 
     def release(self, worker_id: str) -> None:
         """A worker is gone."""
-        self._taken.pop(worker_id, None)
+        now = time.monotonic()
+        self._released = {port: at for port, at in self._released.items() if now - at < _SETTLE_SECONDS}
+        self._released |= dict.fromkeys(self._taken.pop(worker_id, ()), now)
+
+    async def _settle(self, ports: frozenset[int]) -> None:
+        in_use = frozenset[int]().union(*self._taken.values())
+        for port in ports - in_use:
+            deadline = self._released.get(port, 0.0) + _SETTLE_SECONDS
+            while not _can_listen(port) and time.monotonic() < deadline:  # noqa: ASYNC110  # the kernel tells nobody
+                await asyncio.sleep(_SETTLE_STEP_SECONDS)
 
     def _is_taken(self, port: int) -> bool:
         return any(port in ports for ports in self._taken.values()) or not _can_listen(port)

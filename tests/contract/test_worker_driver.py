@@ -1,0 +1,119 @@
+"""What every WorkerDriver promises its users (`services.scheduler.usecases.ports`), held by this machine's."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import CortexError
+from services.scheduler.adapters.local_workers import LocalWorkerDriver
+from services.scheduler.usecases.ports import WorkerExit
+from tests.integration.local_worker_kit import Workers, api, job, processes_of, script, without_pid
+
+SLEEPER = api(script("api", "cat /cortex/spec/job.json; echo; exec sleep 1000"), port=18_080)
+
+
+async def test_a_started_worker_is_known_runs_and_is_killed_with_all_it_started(tmp_path: Path) -> None:
+    async with Workers(tmp_path) as workers:
+        worker = await workers.start(SLEEPER)
+        assert worker.pid is not None
+        assert worker.started is not None
+        assert await workers.says("api", "job_id") == '{"job_id": "00000000000000aa"}'
+        assert len(processes_of(worker)) >= 4  # the dequeuer, bubblewrap twice, the container
+        await workers.driver.kill(worker)
+        assert processes_of(worker) == set()
+        assert "SIGKILL" in (await workers.exit_of(worker)).reason
+        await workers.driver.kill(worker)  # again changes nothing
+        assert len(workers.exits) == 1
+
+
+async def test_an_exit_is_told_once_when_nothing_of_the_worker_is_left(tmp_path: Path) -> None:
+    async with Workers(tmp_path) as workers:
+        worker = await workers.start(SLEEPER)
+        await workers.says("api", "job_id")
+        left: list[set[int]] = []
+
+        def told(exit_: WorkerExit) -> None:
+            left.append(processes_of(worker))
+            workers.exited(exit_)
+
+        workers.driver.on_exit(told)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        assert (await workers.exit_of(worker)).reason == "its dequeuer was ended by signal 9 (SIGKILL)"
+        assert left == [set()]
+
+
+async def test_a_later_scheduler_adopts_a_worker_and_is_told_of_its_end(tmp_path: Path) -> None:
+    async with Workers(tmp_path) as workers, Workers(tmp_path) as later:
+        worker = await workers.start(SLEEPER)
+        assert await later.driver.adopt(worker)
+        assert await later.driver.adopt(worker)  # again changes nothing
+        await later.driver.kill(worker)
+        await later.exit_of(worker)
+        assert not await later.driver.adopt(worker)
+
+
+async def test_a_stranger_with_the_same_pid_is_not_mistaken_for_a_worker(tmp_path: Path) -> None:
+    async with Workers(tmp_path) as workers, Workers(tmp_path) as later:
+        worker = await workers.start(SLEEPER)
+        stranger = replace(worker, worker_id="another", started=(worker.started or 0.0) + 1)
+        assert not await later.driver.adopt(stranger)
+        await later.driver.kill(stranger)
+        assert worker.pid in processes_of(worker)
+
+
+async def test_a_worker_whose_process_was_never_known_is_found_and_ended(tmp_path: Path) -> None:
+    async with Workers(tmp_path) as workers, Workers(tmp_path) as later:
+        worker = await workers.start(SLEEPER)
+        await workers.says("api", "job_id")
+        await later.driver.kill(without_pid(worker))
+        assert processes_of(worker) == set()
+
+
+async def test_the_jobs_document_reaches_running_workers_and_later_ones(tmp_path: Path) -> None:
+    text = 'while ! grep -q total /cortex/spec/job.json; do sleep 0.01; done; echo "seen by $$PPID"; exec sleep 1000'
+    async with Workers(tmp_path) as workers:
+        await workers.start(api(script("api", text), port=18_081))
+        await workers.driver.write_job_spec(job(), '{"total_batch_count": 7}')
+        await workers.says("api", "seen by")
+
+
+async def test_clean_up_ends_and_removes_everything_but_the_output(tmp_path: Path) -> None:
+    async with Workers(tmp_path) as workers:
+        worker = await workers.start(
+            api(script("api", "mkdir -m 0 /mnt/locked; echo started; exec sleep 1000"), port=18_082)
+        )
+        await workers.says("api", "started")
+        await workers.driver.clean_up(worker.job_id)
+        await workers.exit_of(worker)
+        assert processes_of(worker) == set()
+        assert (tmp_path / "logs" / "hello" / worker.job_id / "0" / "api.jsonl").exists()
+        assert not (tmp_path / "workers" / worker.job_id / "0" / "worker.json").exists()
+        await workers.driver.clean_up(worker.job_id)  # again changes nothing
+
+
+async def test_what_cannot_be_started_is_told_in_a_sentence(tmp_path: Path) -> None:
+    async with Workers(tmp_path, dequeuer=("/no/such/program",)) as workers:
+        with pytest.raises(CortexError, match="/no/such/program"):
+            await workers.start(SLEEPER)
+
+
+async def test_a_dequeuer_that_fails_at_once_is_told_with_its_last_words(tmp_path: Path) -> None:
+    failing = ("/bin/sh", "-c", "echo 'error: the socket is gone' >&2; exit 1")
+    async with Workers(tmp_path, dequeuer=failing) as workers:
+        worker = await workers.start(SLEEPER)
+        assert (await workers.exit_of(worker)).reason == "its dequeuer exited with code 1: the socket is gone"
+
+
+async def test_a_driver_may_be_asked_before_anybody_listens(tmp_path: Path) -> None:
+    async with Workers(tmp_path) as workers:
+        worker = await workers.start(SLEEPER)
+        later = LocalWorkerDriver(workers.settings)
+        told: list[WorkerExit] = []
+        assert await later.adopt(worker)
+        later.on_exit(told.append)
+        await later.kill(worker)
+        assert [each.worker_id for each in told] == [worker.worker_id]
