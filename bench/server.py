@@ -1,0 +1,63 @@
+"""What `server.c` is, in Python, for machines without a C compiler: same arguments, same answers, slower."""
+
+import asyncio
+import os
+import sys
+import time
+
+import httptools
+import uvloop
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, completions: int | None, delay_s: float) -> None:
+        self._completions = completions
+        self._delay_s = delay_s
+        self._parser = httptools.HttpRequestParser(self)
+        self._path = self._job = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._transport.close()
+
+    def on_url(self, url: bytes) -> None:
+        self._path = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"x-cortex-job-id":
+            self._job = value
+
+    def on_message_complete(self) -> None:
+        assert isinstance(self._transport, asyncio.WriteTransport)
+        if self._path != b"/on-job-complete":
+            time.sleep(self._delay_s)
+            self._transport.write(ANSWER)
+            return
+        now = time.time_ns()
+        self._transport.write(ANSWER)
+        if self._completions is not None:
+            os.write(self._completions, b"%s %d\n" % (self._job, now))
+
+
+async def serve(port: int, completions: str, delay_s: float) -> None:
+    """Serve until killed."""
+    fd = os.open(completions, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if completions else None
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(fd, delay_s), "127.0.0.1", port, backlog=1024
+    )
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    _, PORT, COMPLETIONS, DELAY_MS = (*sys.argv, "", "0")[:4] if len(sys.argv) < 4 else sys.argv
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(int(PORT), COMPLETIONS, int(DELAY_MS) / 1000))
