@@ -76,9 +76,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
-        if handler is None:  # an unknown method: gRPC answers UNIMPLEMENTED by itself
-            return None
         method = handler_call_details.method
+        # An unknown method has no handler: gRPC answers it by itself. Its own services raise nothing of ours.
+        if handler is None or method.startswith("/grpc."):
+            return handler
         codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), *codecs)
