@@ -9,24 +9,33 @@ import sys
 
 from services.common import lifecycle, logs
 from services.common.settings import SettingsError
-from services.dequeuer import wiring
 from services.dequeuer.settings import Settings, read
+
+_GRPC = {
+    "GRPC_ENABLE_FORK_SUPPORT": "0",  # its handlers run at every start of a container, for nothing: we fork to exec
+    "GRPC_VERBOSITY": "ERROR",  # a stream that breaks is news for our own log
+}
+"""How gRPC is to behave. Read when it is imported; not meant for the containers."""
 
 
 def main() -> int:
     """Run until the end; returns the exit code."""
+    environ = dict(os.environ)
     try:
-        settings = read(os.environ)
+        settings = read(environ)
     except SettingsError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # this is the process's last word
         return 1
     logs.configure("cortex-dequeuer", settings.log_level)
     _label_records(settings)
+    os.environ.update(_GRPC | environ)
+    from services.dequeuer import wiring  # imports gRPC
+
     code = 0
 
     async def work(stop: lifecycle.Stop) -> None:
         nonlocal code
-        code = await wiring.run(settings, stop)
+        code = await wiring.run(settings, environ, stop)
 
     return lifecycle.run(work, settings.lifeline_fd) or code
 

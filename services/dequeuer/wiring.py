@@ -1,6 +1,8 @@
 """The one place that chooses what a dequeuer is made of."""
 
 import asyncio
+import logging
+from collections.abc import Mapping
 
 from services.common.lifecycle import Stop
 from services.common.telemetry import start
@@ -9,15 +11,20 @@ from services.dequeuer.external_pod import ExternalPod
 from services.dequeuer.settings import Settings
 from services.dequeuer.worker import Worker
 
+log = logging.getLogger(__name__)
 
-async def run(settings: Settings, stop: Stop) -> int:
-    """Run the worker; returns the process's exit code."""
+
+async def run(settings: Settings, environ: Mapping[str, str], stop: Stop) -> int:
+    """Run the worker; returns the process's exit code. Containers inherit `environ`, where they run here."""
     spec = settings.spec
     telemetry = start("cortex-dequeuer")
-    containers = pod.create(spec) if spec.HasField("local") else ExternalPod(spec)
+    containers = pod.create(spec, environ) if spec.HasField("local") else ExternalPod(spec)
     try:
         async with asyncio.TaskGroup() as group:
             return await Worker(spec, containers, telemetry, group).run(stop)
+    except ExceptionGroup:
+        log.exception("the dequeuer failed")
+        return 1
     finally:
         if not stop.at_once:
             telemetry.shutdown()

@@ -93,12 +93,15 @@ class Worker:
 
     async def run(self, stop: Stop) -> int:
         """Work until the end; returns the process's exit code."""
-        tasks = [self._group.create_task(part) for part in (self._talk(), self._start(), self._heed(stop))]
+        talk, start, _ = tasks = [
+            self._group.create_task(part) for part in (self._talk(), self._start(), self._heed(stop))
+        ]
         try:
             ending = await self._ending
             log.info("ending: %s", ending.reason)
             if not ending.at_once:
-                await self._end(ending, talk=tasks[0])
+                start.cancel()  # nothing may be started behind the stop
+                await self._end(ending, talk)
             return ending.code
         finally:
             self._pod.kill()

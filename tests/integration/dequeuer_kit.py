@@ -32,6 +32,7 @@ class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
         self.records = True
         """Answer results as recorded."""
         self.answers_heartbeats = True
+        self.heartbeat_s = 0.1
         self.refusal: grpc.StatusCode | None = None
         self.dropped: list[int] = []
         """Epochs that the next welcome does not honour."""
@@ -69,7 +70,7 @@ class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
             await context.abort(self.refusal, "the job is over")
         reader = asyncio.create_task(self._read(request_iterator))
         try:
-            yield pb.WorkResponse(welcome=pb.Welcome(heartbeat_seconds=0.1, dropped_epochs=self.dropped))
+            yield pb.WorkResponse(welcome=pb.Welcome(heartbeat_seconds=self.heartbeat_s, dropped_epochs=self.dropped))
             while not reader.done():
                 sending = asyncio.create_task(self._outgoing.get())
                 await asyncio.wait((reader, sending), return_when=asyncio.FIRST_COMPLETED)
