@@ -64,10 +64,11 @@ class Scheduler(BatchServiceServicer):
         self.jobs: dict[str, Job] = {JOB_ID: job()}
         self.error: CortexError | None = None
         self.warnings: list[str] = []
-        self.changes: asyncio.Queue[Job | None] = asyncio.Queue()
+        self.changes: asyncio.Queue[Job | CortexError | None] = asyncio.Queue()
         self.lines: asyncio.Queue[pb.LogLine | None] = asyncio.Queue()
         self.stream_open = asyncio.Event()
         self.stream_over = asyncio.Event()
+        self.arrived = asyncio.Event()
         self.hold: asyncio.Event | None = None
         self.page_size = 1000
 
@@ -78,6 +79,7 @@ class Scheduler(BatchServiceServicer):
     async def _take(self, request: Any, context: Context) -> None:
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata() or ()))
+        self.arrived.set()
         if self.hold is not None:
             await self.hold.wait()
         if self.error is not None:
@@ -161,6 +163,8 @@ class Scheduler(BatchServiceServicer):
         self.stream_open.set()
         try:
             while (value := await queue.get()) is not None:
+                if isinstance(value, CortexError):
+                    raise value
                 yield value
         finally:
             self.stream_over.set()
