@@ -7,15 +7,17 @@
     job = client.submit_job("hello-world", items=[1, 2, 3], batch_size=2, workers=1)
     print(client.wait("hello-world", job["job_id"])["job_status"]["status"])
 
-Nothing is loaded before it is used, so that importing this package costs next to nothing.
+What these need is loaded when they are called, so that importing this package costs next to nothing.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from cortex import exceptions
+
 if TYPE_CHECKING:
     from cortex._client import Client
 
-__all__ = ["Client", "client", "env_delete", "env_list", "new_client"]
+__all__ = ["Client", "client", "env_delete", "env_list", "exceptions", "new_client"]
 
 
 def client(env_name: str | None = None) -> "Client":

@@ -1,7 +1,10 @@
 """The command line as a process: what it prints where, and its exit codes."""
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -97,6 +100,25 @@ def test_watching_into_a_pipe_gives_plain_lines(server: Server, cli: Cli) -> Non
     assert reason == "reason: 2 batches failed"
     assert "\x1b" not in done.stdout
     assert len(done.stdout.splitlines()) <= 4  # a line a second at most, however many changes there are
+
+
+def test_watching_in_a_terminal_draws_a_bar_that_gives_way_to_the_end(server: Server, environ: dict[str, str]) -> None:
+    server.on(WATCH, Reply(lines=[line(job_status("pending", total=None)), line(job_status(done=4)), line(ENDED)]))
+    ours, theirs = pty.openpty()
+    terminal = {**environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = subprocess.Popen([CORTEX, "watch", "digits", JOB_ID], stdout=theirs, stderr=theirs, env=terminal)
+    os.close(theirs)
+    screen = b""
+    try:
+        with contextlib.suppress(OSError):  # so a terminal says that nobody is at its other end any more
+            while piece := os.read(ours, 65536):
+                screen += piece
+    finally:
+        os.close(ours)
+        assert process.wait(10) == 3
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.decode())
+    assert "━━━" in text
+    assert "completed_with_failures after 1m 05s: 8 of 10 batches succeeded, 2 failed" in text
 
 
 def test_submit_with_watch_follows_the_job(server: Server, cli: Cli) -> None:
