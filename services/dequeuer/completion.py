@@ -96,4 +96,4 @@ class Completion:
         if reply.broken is Broken.TIMED_OUT:
             return 0, f"no answer in {ANSWER_S:g} s"
         death = await self._deaths.around_now() if reply.broken is Broken.CLOSED else None
-        return 0, death.reason if death else reply.reason
+        return 0, f"container {death.container} {death.reason}" if death else reply.reason

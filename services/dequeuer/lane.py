@@ -166,5 +166,6 @@ class Lane:
 
 def refusal(reply: Reply) -> str:
     """What a container answered, for people."""
-    said = "".join(c if c.isprintable() else " " for c in reply.excerpt.decode(errors="replace")).strip()
+    printable = "".join(c if c.isprintable() else " " for c in reply.excerpt.decode(errors="replace"))
+    said = " ".join(printable.split())
     return f"the container answered {reply.status}: {said}" if said else f"the container answered {reply.status}"

@@ -115,7 +115,7 @@ class WorkStream:
             sender = asyncio.create_task(self._send(call))
             reader = asyncio.create_task(self._read(call))
             try:
-                await self._watch(reader, welcome.heartbeat_seconds or DEFAULT_HEARTBEAT_S)
+                await self._watch(reader, sender, welcome.heartbeat_seconds or DEFAULT_HEARTBEAT_S)
             finally:
                 sender.cancel()
                 reader.cancel()
@@ -168,14 +168,17 @@ class WorkStream:
             self._contact = self._loop.time()
             self._take(response)
 
-    async def _watch(self, reader: "asyncio.Task[None]", interval_s: float) -> None:
+    async def _watch(self, reader: "asyncio.Task[None]", sender: "asyncio.Task[None]", interval_s: float) -> None:
         """Send heartbeats until the reader has ended; raises `_Broken` when the scheduler falls silent."""
-        while not (await asyncio.wait((reader,), timeout=interval_s))[0]:
+        pending = {reader, sender}
+        while reader in pending:
+            done, pending = await asyncio.wait(pending, timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
             silent_s = self._loop.time() - self._contact
             if silent_s >= MISSED_HEARTBEATS * interval_s:
                 raise _Broken(f"the scheduler has said nothing for {silent_s:.1f} s")
             self._outbox.heartbeat()
-        reader.result()
 
     def _take(self, response: WorkResponse) -> None:
         if response.token:

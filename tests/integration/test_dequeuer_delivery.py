@@ -289,6 +289,17 @@ class TestCompletion:
             await kit.scheduler.until(lambda: kit.scheduler.completions)
             assert kit.scheduler.completions == [pb.CompletionResult(http_status=status, error=error)]
 
+    async def test_a_container_that_dies_of_it_is_told_as_the_answer(self, tmp_path: Path) -> None:
+        async with surroundings(tmp_path) as kit:
+            kit.container.answer = Gate()
+            kit.start()
+            await kit.scheduler.until_ready()
+            kit.scheduler.say(job_complete=pb.JobComplete())
+            await kit.container.until(lambda: kit.container.in_work == 1)
+            kit.pod.die()
+            await kit.scheduler.until(lambda: kit.scheduler.completions)
+            assert kit.scheduler.completions == [pb.CompletionResult(error="container api exited with code 3")]
+
     async def test_no_answer_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(completion, "ANSWER_S", 0.05)
         async with surroundings(tmp_path) as kit:
