@@ -90,7 +90,7 @@ def as_json(figures: Iterable[Figure]) -> str:
 
 def _object(figure: Figure) -> dict[str, Any]:
     reference = figure.reference
-    found: dict[str, Any] = {"key": figure.key, "what": figure.what, "value": figure.value, "unit": figure.unit}
+    found: dict[str, Any] = {"key": figure.key, "what": figure.what.strip(), "value": figure.value, "unit": figure.unit}
     if reference.bound is not None:
         found["bound"] = {"value": reference.bound, "at_least": reference.at_least}
     if reference.prototype is not None:
