@@ -347,6 +347,14 @@ async def test_open_batches_are_the_gaps_between_the_final_ones(ledger: Ledger) 
     assert found.holes == sorted(gap for gap in gaps if gap >= 4096)
 
 
+async def test_the_first_failure_is_found_among_successes(ledger: Ledger) -> None:
+    await ledger.add_job(spec(), JobState(), [], [], Cursor())
+    assert await ledger.first_failure(spec().job_id) is None
+    await ledger.record(spec().job_id, [outcome(0), outcome(7, succeeded=False, error="late")], {}, Tally(), 0)
+    await ledger.record(spec().job_id, [outcome(3, succeeded=False, error="early")], {}, Tally(), 0)
+    assert await ledger.first_failure(spec().job_id) == outcome(3, succeeded=False, error="early")
+
+
 async def test_a_job_without_outcomes_is_open_from_its_low_water_mark(ledger: Ledger) -> None:
     await add(ledger, spec())
     found = await ledger.open_batches(spec().job_id, 0)

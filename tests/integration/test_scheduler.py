@@ -22,6 +22,7 @@ async def test_a_job_runs_from_its_submission_to_its_end(tmp_path: Path, driver:
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()
         job_id = await kit.submit('[1.0, 12345678901234567890, {"b":1,"a":[2]}, "x", 1e400]', batch_size=2)
+        assert (await kit.job(job_id)).batch_counts.pending == 3, "batches count from the beginning"
         worker = await kit.worker()
         await worker.open()
         seen: dict[int, bytes] = {}
@@ -54,6 +55,7 @@ async def test_a_failed_batch_is_passed_over_and_counted(tmp_path: Path, driver:
         assert (job.batch_counts.succeeded, job.batch_counts.failed) == (2, 1)
         assert (job.metrics.succeeded, job.metrics.failed) == (2, 1)
         assert job.completion.http_status == 500
+        assert "batch 0: the container answered 500" in job.reason
         assert "on-job-complete" in job.reason
 
 

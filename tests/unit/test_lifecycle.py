@@ -66,7 +66,7 @@ def test_after_a_restart_the_worker_that_was_asked_is_not_doubled() -> None:
     life, effects = advance(WORKING, lifecycle.CompletionUnderWay("b"))
     assert effects == []
     assert advance(life, settled(3)) == (life, [])
-    over, _ = advance(life, lifecycle.CompletionAnswered("b", FINE, 0, 5))
+    over, _ = advance(life, lifecycle.CompletionAnswered("b", FINE, 0, "", 5))
     assert over.state.status is JobStatus.SUCCEEDED
 
 
@@ -74,14 +74,14 @@ def test_after_a_restart_the_worker_that_was_asked_is_not_doubled() -> None:
     ("failed", "completion", "status", "reason"),
     [
         (0, FINE, JobStatus.SUCCEEDED, ""),
-        (2, FINE, JobStatus.COMPLETED_WITH_FAILURES, "2 batches failed"),
-        (1, FINE, JobStatus.COMPLETED_WITH_FAILURES, "1 batch failed"),
+        (2, FINE, JobStatus.COMPLETED_WITH_FAILURES, "2 batches failed, such as batch 4: answered 500"),
+        (1, FINE, JobStatus.COMPLETED_WITH_FAILURES, "1 batch failed, such as batch 4: answered 500"),
         (0, Completion(500, "answered 500"), JobStatus.SUCCEEDED, "/on-job-complete: answered 500"),
     ],
 )
 def test_the_answer_ends_the_job(failed: int, completion: Completion, status: JobStatus, reason: str) -> None:
     life, _ = advance(WORKING, settled(3, failed=failed))
-    over, effects = advance(life, lifecycle.CompletionAnswered("a", completion, failed, 7))
+    over, effects = advance(life, lifecycle.CompletionAnswered("a", completion, failed, "batch 4: answered 500", 7))
     assert effects[0] == Persist()
     assert isinstance(effects[1], EndWorkers)
     assert over.state == replace(WORKING.state, status=status, reason=reason, completion=completion, ended_ns=7)
@@ -89,7 +89,7 @@ def test_the_answer_ends_the_job(failed: int, completion: Completion, status: Jo
 
 def test_an_answer_of_a_worker_that_was_not_asked_counts_for_nothing() -> None:
     life, _ = advance(WORKING, settled(3))
-    assert advance(life, lifecycle.CompletionAnswered("b", FINE, 0, 7)) == (life, [])
+    assert advance(life, lifecycle.CompletionAnswered("b", FINE, 0, "", 7)) == (life, [])
 
 
 EVENTS = st.one_of(
@@ -104,7 +104,7 @@ EVENTS = st.one_of(
         st.sampled_from([(), ("a",), ("b", "a")]),
     ),
     st.builds(lifecycle.CompletionUnderWay, st.sampled_from("ab")),
-    st.builds(lifecycle.CompletionAnswered, st.sampled_from("ab"), st.just(FINE), st.integers(0, 3), st.integers(1, 9)),
+    st.builds(lifecycle.CompletionAnswered, st.sampled_from("ab"), st.just(FINE), st.integers(0, 3), st.just("x"), st.integers(1, 9)),
     st.builds(lifecycle.WorkerLost, st.sampled_from("ab")),
     st.builds(
         lifecycle.Ended, st.sampled_from([JobStatus.STOPPED, JobStatus.TIMED_OUT]), st.just("x"), st.integers(1, 9)

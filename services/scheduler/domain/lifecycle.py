@@ -80,6 +80,9 @@ class CompletionAnswered:
     worker: str
     completion: Completion
     failed: int
+    """Batches that failed."""
+    example: str
+    """How one of them failed, for people; empty when none did."""
     now_ns: int
 
 
@@ -152,12 +155,12 @@ def advance(life: Life, event: Event) -> tuple[Life, list[Effect]]:
             if life.completer is not None:
                 return life, []
             return replace(life, phase=Phase.COMPLETING, completer=worker), []
-        case CompletionAnswered(worker, completion, failed, now_ns):
+        case CompletionAnswered(worker, completion, failed, example, now_ns):
             if life.phase is not Phase.COMPLETING or worker != life.completer:
                 return life, []
             status = JobStatus.COMPLETED_WITH_FAILURES if failed else JobStatus.SUCCEEDED
             answered = replace(life, state=replace(life.state, completion=completion))
-            return _over(answered, status, _what_failed(failed, completion), now_ns)
+            return _over(answered, status, _what_failed(failed, example, completion), now_ns)
         case WorkerLost(worker):
             # Whether its container was asked is unknown, so another one is asked: at the next Settled.
             return (replace(life, completer=None) if worker == life.completer else life), []
@@ -180,8 +183,8 @@ def _over(life: Life, status: JobStatus, reason: str, now_ns: int) -> tuple[Life
     return replace(life, state=state, phase=Phase.OVER, completer=None), [Persist(), EndWorkers(f"job {status.value}")]
 
 
-def _what_failed(failed: int, completion: Completion) -> str:
-    parts = [f"{failed} batch{'es' if failed != 1 else ''} failed"] if failed else []
+def _what_failed(failed: int, example: str, completion: Completion) -> str:
+    parts = [f"{failed} batch{'es' if failed != 1 else ''} failed, such as {example}"] if failed else []
     if completion.error:
         parts.append(f"/on-job-complete: {completion.error}")
     return "; ".join(parts)

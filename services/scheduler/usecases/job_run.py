@@ -141,7 +141,7 @@ class JobRun:
     @property
     def known_batches(self) -> int:
         """Batches that exist so far."""
-        return self._feed.known
+        return max(self._feed.known, self._job.cursor.next_index)
 
     @property
     def leased_batches(self) -> int:
@@ -448,8 +448,14 @@ class JobRun:
 
     def completion(self, worker: Worker, completion: Completion) -> None:
         """The container answered /on-job-complete."""
-        failed = self._recorder.tally.batches_failed
-        self._post(lifecycle.CompletionAnswered(worker.id, completion, failed, self._around.clock.now_ns()))
+        self._spawn(self._completed(worker.id, completion), "completion")
+
+    async def _completed(self, worker_id: str, completion: Completion) -> None:
+        failed, example = self._recorder.tally.batches_failed, ""
+        if failed and (failure := await self._around.ledger.first_failure(self.id)) is not None:
+            example = f"batch {failure.index}: {failure.error}"
+        now_ns = self._around.clock.now_ns()
+        self._post(lifecycle.CompletionAnswered(worker_id, completion, failed, example, now_ns))
 
     def _release(self, worker: Worker, lease: Lease, *, lost: bool) -> None:
         worker.held_bytes -= lease.size

@@ -103,6 +103,9 @@ class Ledger(Protocol):
     async def read_input(self, job_id: str, start: int, end: int) -> bytes:
         """A range of the job's item stream; shorter where the stream ends before `end`."""
 
+    async def first_failure(self, job_id: str) -> Outcome | None:
+        """The failed batch with the lowest index."""
+
     async def next_piece(self, job_id: str, offset: int) -> bytes:
         """The item stream from `offset` to the end of the stored piece that holds it; empty at the stream's end."""
 

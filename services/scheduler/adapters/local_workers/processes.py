@@ -18,6 +18,8 @@ import psutil
 
 _POLL_SECONDS = 0.5
 _GONE_SECONDS = 2.0
+_QUIET_LOOKS = 2
+_LOOK_AGAIN_SECONDS = 0.02
 _START_TIME = 19  # field 22 of /proc/PID/stat, counted behind the command's name
 
 
@@ -89,8 +91,21 @@ def end_marked(marked: Callable[[dict[str, str]], bool]) -> int:
     """SIGKILL every process of this machine whose environment is marked, and wait until they are gone.
 
     Returns how many there were. Blocks for some ms: call it in a thread. It is for what outlived its dequeuer: where
-    there are no namespaces, or where one was just being made when its dequeuer was killed.
+    there are no namespaces, or where one was just being made when its dequeuer was killed. Looks until it finds no
+    more, and once again after a while: a process that was just forked is not seen, one that is just replacing its
+    program shows no environment.
     """
+    total, quiet = 0, 0
+    while quiet < _QUIET_LOOKS:
+        found = _end_marked_now(marked)
+        total += found
+        quiet = quiet + 1 if found == 0 else 0
+        if quiet < _QUIET_LOOKS:
+            time.sleep(_LOOK_AGAIN_SECONDS)
+    return total
+
+
+def _end_marked_now(marked: Callable[[dict[str, str]], bool]) -> int:
     ended = []
     for process in psutil.process_iter():
         try:

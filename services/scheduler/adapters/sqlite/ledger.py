@@ -236,6 +236,16 @@ class SqliteLedger:
         )
         return b"".join(row[0] for row in found)
 
+    async def first_failure(self, job_id: str) -> Outcome | None:
+        """See the port."""
+        found = await self._select(
+            "SELECT batch, succeeded, attempts, http_status, error, outcomes.ended_ns"
+            " FROM outcomes, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            " WHERE job = key AND succeeded = 0 ORDER BY batch LIMIT 1",
+            {"job_id": job_id},
+        )
+        return rows.outcome_of(found[0]) if found else None
+
     async def next_piece(self, job_id: str, offset: int) -> bytes:
         """See the port."""
         found = await self._select(

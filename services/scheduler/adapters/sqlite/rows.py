@@ -137,6 +137,12 @@ def segment_rows(segments: Sequence[Segment]) -> list[tuple[int, int, bytes]]:
     return [(segment.first_index, segment.start, segment.lengths.tobytes()) for segment in segments]
 
 
+def outcome_of(row: Sequence[Any]) -> Outcome:
+    """A batch's end, from `batch, succeeded, attempts, http_status, error, ended_ns`."""
+    index, succeeded, attempts, http_status, error, ended_ns = row
+    return Outcome(index, bool(succeeded), attempts, http_status, error, ended_ns)
+
+
 def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
     """batch, succeeded, attempts, http_status, error, ended_ns."""
     return [(o.index, o.succeeded, o.attempts, o.http_status, o.error, o.ended_ns) for o in outcomes]

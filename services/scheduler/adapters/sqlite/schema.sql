@@ -94,6 +94,9 @@ CREATE TABLE outcomes (
     PRIMARY KEY (job, batch)
 ) WITHOUT ROWID;
 
+-- Finds failures among millions of successes.
+CREATE INDEX outcomes_failed ON outcomes (job, batch) WHERE succeeded = 0;
+
 -- What open batches have been through.
 CREATE TABLE histories (
     job      INTEGER NOT NULL,
