@@ -75,6 +75,11 @@ class System:
         fields = {"batch_size": 1, "workers": 1, **fields}
         return str(self.client.submit_job(name, items=items, **fields)["job_id"])
 
+    def job(self, job_id: str, name: str = "hello") -> dict[str, Any]:
+        """The job's status now."""
+        answer: dict[str, Any] = self.client.get_job(name, job_id)["job_status"]
+        return answer
+
     def wait(self, job_id: str, name: str = "hello") -> dict[str, Any]:
         """Wait for the job's end; its `GET` answer."""
         answer: dict[str, Any] = self.client.wait(name, job_id)
