@@ -103,8 +103,13 @@ class WorkStream:
                 silent_s = self._loop.time() - self._contact
                 if silent_s > self._orphan_s:
                     raise Orphaned(f"no scheduler at {self._address} for {silent_s:.0f} s: {reason}")
-                pause = BACKOFF_MIN_S if self._contact > before else min(BACKOFF_MAX_S, 2 * pause)
-                log.info("the work stream is broken and will be opened again: %s", reason)
+                had_contact = self._contact > before
+                pause = BACKOFF_MIN_S if had_contact else min(BACKOFF_MAX_S, 2 * pause)
+                log.log(
+                    logging.WARNING if had_contact else logging.DEBUG,
+                    "the work stream is broken and will be opened again: %s",
+                    reason,
+                )
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
 
     async def _session(self, stub: Any) -> str:
@@ -148,6 +153,7 @@ class WorkStream:
         if response is grpc.aio.EOF:
             raise _Broken("the scheduler ended it without a welcome")
         self._contact = self._loop.time()
+        log.info("the work stream is open, with %d leases held", len(hello.held))
         self._listener.welcomed(response.welcome.dropped_epochs)
         self._outbox.reopen()
         self._take(response)
