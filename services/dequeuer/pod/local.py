@@ -63,6 +63,14 @@ class LocalPod:
         """
         self._listener = listener
         self._network = await network.prepare(self._spec.local)
+        if self._spec.local.network_namespace:
+            log.warning(
+                "a port that worker %d needs is in use on this machine: its containers run in a network namespace of "
+                "their own and reach nothing but each other and the operator; let `command` use $(CORTEX_PORT) to give "
+                "them the machine's network",
+                self._spec.worker,
+                extra=self._labels(),
+            )
         try:
             await asyncio.to_thread(os.makedirs, self._spec.local.log_directory, exist_ok=True)
         except OSError as error:
