@@ -95,12 +95,12 @@ def _report(error: CortexException, *, as_json: bool) -> None:
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 environment_option: Decorator = click.option(
-    "-e", "--env", "environment", metavar="NAME", help="The environment to talk to, of `cortex env list`."
+    "-e", "--env", "environment", metavar="NAME", help="One of `cortex env list`."
 )
 output_option: Decorator = click.option(
     "-o",
     "--output",
     type=click.Choice(["pretty", "json"]),
     default="pretty",
-    help="`json`: nothing but JSON on standard output.",
+    help="With `json` nothing but JSON is printed.",
 )

@@ -52,16 +52,19 @@ class Supervisor:
             for part in plan.parts
         ]
 
-    async def run(self, on_ready: Callable[[], None]) -> None:
+    async def run(self, on_ready: Callable[[], None]) -> bool:
         """Start everything, call back once when all is ready, and return when all has ended after a signal.
 
-        Raises `UpError` when the system cannot be started.
+        True when the parts were given the time to end well; False when a second signal cut that short. Raises
+        `UpError` when the system cannot be started.
         """
         become_subreaper()
         loop = asyncio.get_running_loop()
         nursery = Nursery()
         nursery.install()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # started with nohup: it is to outlive its terminal
             loop.add_signal_handler(number, self._on_signal)
         try:
             async with asyncio.TaskGroup() as group:
@@ -81,6 +84,7 @@ class Supervisor:
             loop.remove_signal_handler(signal.SIGCHLD)
             end_descendants(at_once=self._phase.at_once.is_set())
             os.close(self._lifeline_fd)
+        return not self._phase.at_once.is_set()
 
     def _on_signal(self) -> None:
         if self._phase.stopping.is_set():

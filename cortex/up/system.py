@@ -25,8 +25,10 @@ class Options:
     """Serve addresses that are not loopback. There is no authentication: whoever reaches one may run programs here."""
 
 
-def run(options: Options) -> None:
-    """Run the system until SIGINT or SIGTERM. Raises `UpError` when it cannot be started.
+def run(options: Options) -> bool:
+    """Run the system until SIGINT or SIGTERM; False when a second one cut its clean end short.
+
+    Raises `UpError` when it cannot be started.
 
     Prints one line on standard output when all is ready; everything else goes to standard error.
     """
@@ -52,11 +54,11 @@ def run(options: Options) -> None:
         if not http.is_loopback:
             _say(f"warning: --insecure: everyone who can reach {endpoints.http} may run programs on this machine")
         system = plan.local_system(directories, endpoints, insecure=options.insecure)
-        asyncio.run(_supervise(system, f"cortex is ready at http://{endpoints.http} (gRPC {endpoints.grpc})"))
+        return asyncio.run(_supervise(system, f"cortex is ready at http://{endpoints.http} (gRPC {endpoints.grpc})"))
 
 
-async def _supervise(system: plan.Plan, ready_line: str) -> None:
-    await Supervisor(system, _say).run(lambda: print(ready_line, flush=True))  # noqa: T201  # what was asked for
+async def _supervise(system: plan.Plan, ready_line: str) -> bool:
+    return await Supervisor(system, _say).run(lambda: print(ready_line, flush=True))  # noqa: T201  # what was asked for
 
 
 def _say(line: str) -> None:

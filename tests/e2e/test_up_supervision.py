@@ -28,7 +28,7 @@ from cortex.up.supervisor import Supervisor
 
 async def main(plan):
     say = lambda line: print(line, file=sys.stderr, flush=True)
-    await Supervisor(plan, say).run(lambda: print("ready", flush=True))
+    return await Supervisor(plan, say).run(lambda: print("ready", flush=True))
 
 class Never:
     async def holds(self):
@@ -38,7 +38,7 @@ given = json.loads(sys.argv[1])
 checks = () if given["ready"] else (Never(),)
 parts = tuple(Part(name, (sys.executable, "-S", "-c", script), stop_grace_s=5.0) for name, script in given["parts"])
 try:
-    asyncio.run(main(Plan(parts, checks, Path(given["logs"]))))
+    sys.exit(0 if asyncio.run(main(Plan(parts, checks, Path(given["logs"])))) else 130)
 except UpError as error:
     print("gave up:", error.message, file=sys.stderr)
     sys.exit(1)
@@ -184,7 +184,7 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
         system.process.send_signal(signal.SIGINT)
         system.line("^stopping")
         system.process.send_signal(signal.SIGINT)
-        system.process.wait(2)
+        assert system.process.wait(2) == 130
         assert gone_within(pid, 0)
 
 

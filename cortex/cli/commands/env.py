@@ -9,7 +9,7 @@ from cortex.cli.app import Command, output_option
 from cortex.cli.output import console, json_document
 
 long_output_option = click.option(
-    "--output", type=click.Choice(["pretty", "json"]), default="pretty", help="`json`: nothing but JSON."
+    "--output", type=click.Choice(["pretty", "json"]), default="pretty", help="With `json` nothing but JSON is printed."
 )
 
 

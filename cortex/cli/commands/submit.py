@@ -19,8 +19,10 @@ AT_LEAST_1 = click.IntRange(min=1)
 @click.command("submit", cls=Command)
 @click.argument("api")
 @click.option("--items", "items_from", required=True, metavar="FILE|-", help="The items; `-` for standard input.")
-@click.option("--batch-size", type=AT_LEAST_1, required=True, help="Items in a batch.")
-@click.option("--workers", type=AT_LEAST_1, default=1, show_default=True, help="Workers that share the batches.")
+@click.option("--batch-size", type=AT_LEAST_1, metavar="N", required=True, help="Items in a batch.")
+@click.option(
+    "--workers", type=AT_LEAST_1, metavar="N", default=1, show_default=True, help="Workers that share the batches."
+)
 @click.option("--config", metavar="JSON|@FILE", help="Any JSON value; containers find it in /cortex/spec/job.json.")
 @click.option("--timeout", type=AT_LEAST_1, metavar="SECONDS", help="End the job after so long.")
 @click.option(

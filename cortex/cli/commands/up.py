@@ -4,18 +4,21 @@ from pathlib import Path
 
 import click
 
-from cortex.cli.app import Command
+from cortex.cli.app import INTERRUPTED, Command
 
 PORT = click.IntRange(0, 65535)
 
 
 @click.command("up", cls=Command)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve.")
-@click.option("--port", type=PORT, default=8888, show_default=True, help="HTTP; 0 picks a free one.")
-@click.option("--grpc-port", type=PORT, default=8889, show_default=True, help="gRPC; 0 picks a free one.")
+@click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="The address to serve.")
+@click.option("--port", type=PORT, metavar="PORT", default=8888, show_default=True, help="HTTP; 0 picks a free one.")
+@click.option(
+    "--grpc-port", type=PORT, metavar="PORT", default=8889, show_default=True, help="gRPC; 0 picks a free one."
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
+    metavar="DIR",
     default=Path("cortex-data"),
     show_default=True,
     help="Where jobs, results, logs and traces are kept.",
@@ -32,4 +35,5 @@ def command(host: str, port: int, grpc_port: int, data_dir: Path, insecure: bool
     """
     from cortex.up.system import Options, run
 
-    run(Options(host, port, grpc_port, data_dir, insecure))
+    if not run(Options(host, port, grpc_port, data_dir, insecure)):
+        click.get_current_context().exit(INTERRUPTED)
