@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import json_format
 
 from cortex.batch.v1.worker_spec_pb2 import Container, EnvVar, WorkerSpec
-from services.dequeuer.pod import cgroups, environment
+from services.dequeuer.pod import cgroups, environment, sandbox
 from tests.integration.pod_kit import WAIT_SECONDS, Fifo, Running, entries, make_spec, messages, shell
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and cgroups are Linux's")
@@ -243,6 +243,22 @@ async def test_output_is_kept_line_by_line(tmp_path: Path) -> None:
     assert list(entry) == ["time", "worker", "container", "message", "cortex.labels"]
     assert (entry["worker"], entry["container"]) == (3, "api")
     assert entry["cortex.labels"] == {"apiName": "hello", "apiKind": "BatchAPI", "apiID": "v1", "jobID": "j1"}
+
+
+async def test_a_machine_without_pid_namespaces_still_gives_the_contracts_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "VARIANTS", (False,))
+    ready = Fifo(tmp_path / "ready")
+    script = f"cat /cortex/spec/job.json; echo; trap 'echo bye; exit 0' TERM; echo > {ready.path}; sleep 1000 & wait"
+    spec = make_spec(tmp_path, shell("api", script), shell("crashing", "sleep 1000 & exit 3"))
+    async with Running(spec) as running:
+        await ready.read()
+        assert (await running.seen.exit_of("crashing")).code == 3
+        assert await running.pod.exec("api", ["test", "-e", "/cortex/spec/job.json"], WAIT_SECONDS) == 0
+        await running.pod.stop(WAIT_SECONDS)
+        assert processes_of(spec.worker_id) == []
+    assert messages(spec, "api") == ['{"job_id": "j1"}', "bye"]
 
 
 async def test_without_namespaces_the_paths_are_in_variables(tmp_path: Path) -> None:

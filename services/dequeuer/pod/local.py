@@ -28,6 +28,7 @@ from services.dequeuer.ports import ContainerExit, PodListener, PodState
 log = logging.getLogger(__name__)
 
 _PROBE_END_SECONDS = 0.2
+_KILL_SECONDS = 5.0
 
 
 class LocalPod:
@@ -99,7 +100,7 @@ class LocalPod:
             _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)
             if late:
                 self.kill()
-                await asyncio.wait(late)
+                await asyncio.wait(late, timeout=_KILL_SECONDS)
         for runner in self._runners.values():
             runner.plan.output.close()
         if self._network is not None:
@@ -191,7 +192,7 @@ class LocalPod:
         box, why = await asyncio.to_thread(sandbox.find, self._directory, local.working_directory)
         if box is None:
             log.warning(
-                "this machine gives no namespaces (%s): the containers run as plain processes, which find the job's "
+                "this machine gives no mount namespaces (%s): containers run as plain processes, and find the job's "
                 "specification at $CORTEX_JOB_SPEC, the client's configuration in $CORTEX_CLI_CONFIG_DIR, and the "
                 "worker's shared directory at $CORTEX_MNT instead of /cortex/spec/job.json, /cortex/client and /mnt",
                 why,

@@ -6,8 +6,6 @@ never ended or held up for its output: where the disk is full, lines are dropped
 once there is room again. A file that reaches its bound becomes `CONTAINER.jsonl.1`, replacing the one before.
 """
 
-import contextlib
-import fcntl
 import os
 import threading
 from collections import deque
@@ -23,7 +21,6 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 """A file's bound; there are at most two for a container."""
 
 _READ_BYTES = 64 * 1024
-_PIPE_BYTES = 1024 * 1024
 _TAIL_LINES = 8
 
 
@@ -54,8 +51,6 @@ class ContainerOutput:
     def open_pipe(self) -> int:
         """The writing end for a start of the container; the caller closes it once the process has it."""
         reading, writing = os.pipe()
-        with contextlib.suppress(OSError):  # a user may have used up the space for pipes; the usual size does too
-            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._tail.clear()
         pump = threading.Thread(target=self._pump, args=(reading,), daemon=True, name=f"output of {self._path.stem}")
         self._pumps = [*(old for old in self._pumps if old.is_alive()), pump]

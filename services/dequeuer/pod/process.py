@@ -1,7 +1,8 @@
 """One start of one container: a tree of processes that is started, signalled and waited for as one.
 
 In a sandbox our child is bubblewrap; below it is the first process of the PID namespace, which leads the container's
-process group and ignores SIGTERM; below that is the command. Without one our child is the command, leading its group.
+process group and ignores SIGTERM; below that is the command. Without a PID namespace the command stands in the place of
+that process, and without a sandbox in the place of bubblewrap.
 """
 
 import asyncio
@@ -26,9 +27,9 @@ _TEARDOWN_SECONDS = 0.3
 class ContainerProcess:
     """A running container."""
 
-    def __init__(self, child: Child, first: int | None, *, sandboxed: bool) -> None:
+    def __init__(self, child: Child, sandbox: Sandbox | None = None, first: int | None = None) -> None:
         self._child = child
-        self._sandboxed = sandboxed
+        self._sandbox = sandbox
         self._ended = False
         self.pid = child.pid if first is None else first
         """The first process of the container's tree."""
@@ -45,7 +46,7 @@ class ContainerProcess:
         if self._first_fd is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(readable(self._first_fd), _TEARDOWN_SECONDS)
-        elif not self._sandboxed:
+        if self._sandbox is None or not self._sandbox.pid_namespace:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)  # what stayed behind in its process group
         self._ended = True
@@ -53,15 +54,15 @@ class ContainerProcess:
             os.close(self._first_fd)
         if status < 0:
             return None, -status
-        if self._sandboxed and 128 < status <= 128 + signal.NSIG:
+        if self._sandbox is not None and 128 < status <= 128 + signal.NSIG:
             return None, status - 128
         return status, None
 
     def terminate(self) -> None:
         """Ask it to end: SIGTERM to the command and its process group."""
-        if not self._sandboxed:
+        if self._sandbox is None:
             self._child.signal_group(signal.SIGTERM)
-        elif self._first_fd is None or next(descendants(self.pid), None) is None:
+        elif self._first_fd is None or (self._sandbox.pid_namespace and next(descendants(self.pid), None) is None):
             self.kill()  # the command was not started yet, and nobody else would hear a SIGTERM
         else:
             self._signal_first(lambda: os.killpg(self.pid, signal.SIGTERM))
@@ -69,7 +70,7 @@ class ContainerProcess:
     def kill(self) -> None:
         """End it now, with everything that it started."""
         self._child.signal_group(signal.SIGKILL)
-        self._signal_first(lambda: os.kill(self.pid, signal.SIGKILL))
+        self._signal_first(lambda: os.killpg(self.pid, signal.SIGKILL))
 
     def _signal_first(self, send: Callable[[], None]) -> None:
         if self._first_fd is not None and not self._ended:
@@ -88,7 +89,7 @@ async def launch(
     """Start a container's command. Raises OSError when the system refuses."""
     if sandbox is None:
         wrapped = guard.wrap(_bound_to_us(command))
-        return ContainerProcess(Child(wrapped, variables, working_directory, output_fd), None, sandboxed=False)
+        return ContainerProcess(Child(wrapped, variables, working_directory, output_fd))
     reading, writing = os.pipe()
     ours, theirs = socket.socketpair()
     try:
@@ -101,7 +102,7 @@ async def launch(
                 os.close(writing)
         first = await _first_process(reading)
         await readable(ours.fileno())  # nobody has the other end any more: the mounts are made, or it failed
-        return ContainerProcess(child, first, sandboxed=True)
+        return ContainerProcess(child, sandbox, first)
     finally:
         os.close(reading)
         ours.close()

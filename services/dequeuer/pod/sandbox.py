@@ -8,7 +8,9 @@ the dequeuer's death ends bubblewrap (`--die-with-parent`), that ends the namesp
 other. `--die-with-parent` means the thread that started bubblewrap: start it from the event loop's thread, which lives
 as long as the process.
 
-Where the machine grants no namespaces, `find` says why, and containers run as plain processes.
+Some machines (containers among them) allow a mount namespace but no `/proc` of one's own: there containers share ours,
+and a daemon that outlives its container's end is left for the scheduler to find. Where the machine grants no namespaces
+at all, `find` says why, and containers run as plain processes.
 """
 
 import contextlib
@@ -16,11 +18,14 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 _OWN_TOP_LEVEL = ("dev", "proc", "cortex", "mnt")
 _HIDDEN = ("/cortex", "/mnt")
 _TRIAL_SECONDS = 10
+VARIANTS = (True, False)
+"""With a PID namespace and without one; the first that works is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +36,17 @@ class Sandbox:
     directory: Path
     """The worker's own: `spec/`, `client/` and `mnt/` are in it."""
     working_directory: str
+    pid_namespace: bool = True
 
     def wrap(self, command: list[str], info_fd: int | None = None, made_fd: int | None = None) -> list[str]:
         """The command inside.
 
-        JSON with the namespace's first process goes to `info_fd`; from `made_fd` one byte is read when all mounts are
+        JSON with the container's first process goes to `info_fd`; from `made_fd` one byte is read when all mounts are
         made, and then it is closed.
         """
-        arguments = [self.bwrap, "--die-with-parent", "--new-session", "--unshare-pid", *_machine_binds()]
-        arguments += ["--dev-bind", "/dev", "/dev", "--proc", "/proc"]
+        processes = ["--unshare-pid", "--proc", "/proc"] if self.pid_namespace else ["--dev-bind", "/proc", "/proc"]
+        arguments = [self.bwrap, "--die-with-parent", "--new-session", *_machine_binds()]
+        arguments += ["--dev-bind", "/dev", "/dev", *processes]
         arguments += ["--ro-bind", str(self.directory / "spec"), "/cortex/spec"]
         arguments += ["--bind", str(self.directory / "client"), "/cortex/client"]
         arguments += ["--bind", str(self.directory / "mnt"), "/mnt"]
@@ -60,8 +67,8 @@ class Sandbox:
 def find(directory: Path, working_directory: str) -> tuple[Sandbox | None, str]:
     """A sandbox that works on this machine, or None and why there is none."""
     why = "bubblewrap is not installed"
-    for bwrap in _programs():
-        sandbox = Sandbox(bwrap, directory, working_directory)
+    for bwrap, pid_namespace in product(_programs(), VARIANTS):
+        sandbox = Sandbox(bwrap, directory, working_directory, pid_namespace)
         try:
             trial = subprocess.run(
                 sandbox.wrap(["/bin/sh", "-c", ":"]),
@@ -87,9 +94,9 @@ def entering(pid: int, command: list[str]) -> list[str] | None:
     nsenter = shutil.which("nsenter")
     if nsenter is None:
         return None
-    same_user = _namespace(pid, "user") == _namespace(os.getpid(), "user")
-    user = [] if same_user else ["--user", "--preserve-credentials"]
-    return [nsenter, f"--target={pid}", *user, "--mount", "--pid", "--wd", "--", *command]
+    options = {"user": ["--user", "--preserve-credentials"], "mnt": ["--mount"], "pid": ["--pid"]}
+    others = [kind for kind in options if _namespace(pid, kind) != _namespace(os.getpid(), kind)]
+    return [nsenter, f"--target={pid}", *(word for kind in others for word in options[kind]), "--wd", "--", *command]
 
 
 def _namespace(pid: int, kind: str) -> str:

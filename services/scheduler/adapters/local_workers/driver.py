@@ -39,6 +39,9 @@ WORKER_ID_VARIABLE = "CORTEX_WORKER_ID"
 WORKER_SPEC_VARIABLE = "CORTEX_WORKER_SPEC"
 """Tells a dequeuer where its WorkerSpec is."""
 
+JOB_SPEC_VARIABLE = "CORTEX_JOB_SPEC"
+"""Tells a container that is a plain process where the job's specification is."""
+
 OWN_LOG = "dequeuer.jsonl"
 """A dequeuer's own log, beside its containers' output."""
 
@@ -150,7 +153,10 @@ class LocalWorkerDriver:
     async def clean_up(self, job_id: str) -> None:
         """End what is left of a job's workers and remove their directories. Their output stays."""
         inside = str(self._directories.job(job_id)) + os.sep
-        await asyncio.to_thread(end_marked, lambda environ: environ.get(WORKER_SPEC_VARIABLE, "").startswith(inside))
+        names = (WORKER_SPEC_VARIABLE, JOB_SPEC_VARIABLE)
+        await asyncio.to_thread(
+            end_marked, lambda environ: any(environ.get(name, "").startswith(inside) for name in names)
+        )
         await asyncio.to_thread(self._directories.remove, job_id)
 
     def _make_files(self, prepared: Prepared) -> None:
@@ -229,7 +235,8 @@ def _reason(status: int | None, own_log: Path) -> str:
     if status is None:
         what = "its dequeuer is gone"
     elif status < 0:
-        return f"its dequeuer was ended by signal {-status} ({signal.Signals(-status).name})"
+        name = next((each.name for each in signal.Signals if each == -status), "unknown")
+        return f"its dequeuer was ended by signal {-status} ({name})"
     elif status == 0:
         return "its dequeuer has ended"
     else:
