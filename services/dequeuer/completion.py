@@ -11,6 +11,7 @@ from time import perf_counter
 from cortex.batch.v1.worker_service_pb2 import CompletionResult
 from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
 from services.dequeuer.deaths import Deaths
+from services.dequeuer.delivery import Delivery
 from services.dequeuer.http_client import Broken, HttpConnection, exchange, unreachable
 from services.dequeuer.lane import CONNECT_S, Spawn, refusal
 from services.dequeuer.outbox import Outbox
@@ -28,7 +29,7 @@ _FINE = (200, 404)
 
 
 class Completion:
-    """See the module's text. `idle` and `ready` are awaited before the request is sent."""
+    """See the module's text. The container must be idle and `ready` before it is asked."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class Completion:
         deaths: Deaths,
         spans: Spans,
         spawn: Spawn,
-        idle: asyncio.Event,
+        delivery: Delivery,
         ready: asyncio.Event,
     ) -> None:
         self._port = spec.port
@@ -46,7 +47,7 @@ class Completion:
         self._deaths = deaths
         self._spans = spans
         self._spawn = spawn
-        self._idle = idle
+        self._delivery = delivery
         self._ready = ready
         self._task: asyncio.Task[None] | None = None
         self._result: CompletionResult | None = None
@@ -72,8 +73,9 @@ class Completion:
             self._task.cancel()
 
     async def _run(self, traceparent: str) -> None:
-        await self._idle.wait()
+        await self._delivery.idle.wait()
         await self._ready.wait()
+        self._delivery.rest()
         self.quiet.clear()
         request = self._spans.begin(traceparent)
         started = perf_counter()

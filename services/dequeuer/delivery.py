@@ -2,6 +2,9 @@
 
 While `paused` (a probe fails, a container is down, the worker ends) nothing new is sent and nothing is kept in the
 queue: leases that cannot be delivered are given back, so that another worker may have them.
+
+A kept connection that nobody needs is closed soon: a server of one thread serves nobody else while it has one, neither
+a probe nor /on-job-complete, and other servers close it themselves at a moment of their own choosing.
 """
 
 import asyncio
@@ -17,6 +20,9 @@ from services.dequeuer.lease import Lease
 from services.dequeuer.requests import PostRequests
 from services.dequeuer.results import Reports
 from services.dequeuer.spans import Spans
+
+REST_S = 1.0
+"""So often at most are the connections of idle lanes closed."""
 
 
 class Delivery:
@@ -47,6 +53,8 @@ class Delivery:
         self._queue: deque[Lease] = deque()
         self._dropped: set[int] = set()
         self._paused = True
+        self._loop = asyncio.get_running_loop()
+        self._rest: asyncio.TimerHandle | None = None
         self.idle = asyncio.Event()
         """Set while no batch is in the container."""
         self.idle.set()
@@ -83,6 +91,12 @@ class Delivery:
         for lease in self._queue:
             self._reports.give_back(lease, lost_in_container=False)
         self._queue.clear()
+        self.rest()
+
+    def rest(self) -> None:
+        """Close the kept connections of idle lanes."""
+        for lane in self._free:
+            lane.rest()
 
     def resume(self) -> None:
         """Deliver again."""
@@ -97,6 +111,8 @@ class Delivery:
                 if not self._is_dropped(lease):
                     self._reports.give_back(lease, lost_in_container=False)
         self.idle.set()
+        if self._rest is not None:
+            self._rest.cancel()
 
     def held(self) -> list[HeldLease]:
         """What a new stream must know of."""
@@ -135,6 +151,12 @@ class Delivery:
         if len(self._free) == len(self._lanes):
             self.idle.set()
             self._reports.flush()
+        if self._free and self._rest is None:
+            self._rest = self._loop.call_later(REST_S, self._on_rest)
+
+    def _on_rest(self) -> None:
+        self._rest = None
+        self.rest()
 
     def _in_container(self) -> list[Lease]:
         return [lane.lease for lane in self._lanes if lane.lease is not None]

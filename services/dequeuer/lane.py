@@ -100,15 +100,19 @@ class Lane:
         else:
             self._task = self._spawn(self._connect_and_send(lease, sent_before=False))
 
+    def rest(self) -> None:
+        """Let go of the kept connection. Only for an idle lane."""
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
     def cancel(self) -> Lease | None:
         """Break off; return the lease that was in hand, of which nothing more will be heard."""
         lease, self._lease = self._lease, None
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
+        self.rest()
         return lease
 
     def _send(self, connection: HttpConnection, lease: Lease) -> None:

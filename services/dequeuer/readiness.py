@@ -2,6 +2,10 @@
 
     ready = every container's process is up, and every readiness probe holds
 
+The implicit probe of the port is not asked while a batch is in the container: that is proof enough, and a server that
+accepts one connection after the other would have its queue filled with questions. A lane that finds the port closed
+says so (`suspect`).
+
 A readiness probe begins as failing, a liveness probe as holding, anew whenever its container starts. A liveness probe
 that fails has its container started again.
 """
@@ -31,6 +35,7 @@ class _Watch:
         spawn: Spawn,
         on_news: Callable[[], None],
         liveness: bool = False,
+        needless: Callable[[], bool] = lambda: False,
     ) -> None:
         self.container = container
         self.reason = _NOT_ASKED
@@ -39,6 +44,7 @@ class _Watch:
         self._spawn = spawn
         self._on_news = on_news
         self._liveness = liveness
+        self._needless = needless
         self._task: asyncio.Task[None] | None = None
         self._since = 0.0
         self.stop()
@@ -67,6 +73,9 @@ class _Watch:
         self._since = loop.time()
         await asyncio.sleep(delay_s)
         while True:
+            if self.holds and self._needless():
+                await asyncio.sleep(pause_s(self._probe, None))
+                continue
             before = self.reason
             reason = await ask(self._probe, self.container, self._pod)
             turned = self._tally.count(reason == "")
@@ -81,9 +90,12 @@ class _Watch:
 
 
 class Readiness:
-    """See the module's text. `on_change` is called whenever `ready` may have changed."""
+    """See the module's text. `on_change` is called whenever `ready` may have changed; `busy` tells that a batch is in
+    the container."""
 
-    def __init__(self, spec: WorkerSpec, pod: Pod, spawn: Spawn, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, spec: WorkerSpec, pod: Pod, spawn: Spawn, on_change: Callable[[], None], busy: Callable[[], bool]
+    ) -> None:
         self._port = spec.port
         self._pod = pod
         self._on_change = on_change
@@ -93,7 +105,7 @@ class Readiness:
             if container.HasField("readiness_probe")
         ]
         if (probe := port_probe(spec)) is not None:
-            self._readiness.append(_Watch(probe, None, pod, spawn, on_change))
+            self._readiness.append(_Watch(probe, None, pod, spawn, on_change, needless=busy))
         self._liveness: list[_Watch] = []
         for container in spec.containers:
             if container.HasField("liveness_probe"):

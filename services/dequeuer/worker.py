@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 EXIT_ORPHANED = 3
 """Exit code of a dequeuer that found no scheduler for too long."""
 
-TERM_DRAIN_S = 6.0
-TERM_STOP_S = 2.5
-"""SIGTERM leaves ten seconds in all: for batches in the container, for the containers' end, and for goodbye."""
+TERM_DRAIN_S = 4.5
+TERM_STOP_S = 2.0
+"""SIGTERM leaves ten seconds in all: for batches in the container, the containers' end, goodbye and the last spans."""
 
 STOP_S = 10.0
 """The containers' grace where the specification names none."""
@@ -75,7 +75,7 @@ class Worker:
         spans = Spans(telemetry, spec.job_id, spec.worker)
         self._deaths = Deaths()
         self._outbox = Outbox(flow)
-        self._readiness = Readiness(spec, pod, spawn, self._refresh)
+        self._readiness = Readiness(spec, pod, spawn, self._refresh, self._container_is_busy)
         self._delivery = Delivery(
             spec,
             self._outbox.reports,
@@ -86,9 +86,7 @@ class Worker:
             on_answer=pod.made_progress,
             on_unreachable=self._readiness.suspect,
         )
-        self._completion = Completion(
-            spec, self._outbox, self._deaths, spans, spawn, idle=self._delivery.idle, ready=self._ready
-        )
+        self._completion = Completion(spec, self._outbox, self._deaths, spans, spawn, self._delivery, self._ready)
         self._stream = WorkStream(spec, self._outbox, self)
 
     async def run(self, stop: Stop) -> int:
@@ -127,6 +125,9 @@ class Worker:
     def pod_changed(self, state: PodState) -> None:
         """See what follows."""
         self._refresh()
+
+    def _container_is_busy(self) -> bool:
+        return not self._delivery.idle.is_set()
 
     # The scheduler (StreamListener)
 

@@ -1,6 +1,7 @@
 """The dequeuer's way of a batch: from the work stream into the container, and its outcome back."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,44 @@ async def test_credit_grows_for_fast_batches(tmp_path: Path) -> None:
         kit.scheduler.lease(*range(300))
         await kit.scheduler.until(lambda: len(kit.scheduler.results) == 300)
         assert kit.scheduler.credits[-1].batches > 6
+
+
+class SerialServer:
+    """Serves one connection at a time, to its end, as the plainest servers do."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self.paths: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with self._turn:
+            while head := await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b"":
+                self.paths.append(head.split()[1].decode())
+                length = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length:"))
+                await reader.readexactly(length)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+async def test_a_server_of_one_thread_is_not_kept_from_its_other_connections(tmp_path: Path) -> None:
+    async with surroundings(tmp_path, concurrency=2) as kit:
+        kit.container.close()
+        plain = SerialServer()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await plain.serve(reader, writer)
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", kit.container.port):
+            kit.start(ExternalPod(kit.spec))
+            await kit.scheduler.until_ready()
+            kit.scheduler.lease(1, 2)  # on two connections, of which the server takes one
+            await kit.scheduler.until(lambda: kit.scheduler.done == [1, 2])
+            kit.scheduler.say(job_complete=pb.JobComplete())
+            await kit.scheduler.until(lambda: kit.scheduler.completions)
+            assert plain.paths == ["/", "/", "/on-job-complete"]
+            kit.scheduler.say(shutdown=pb.Shutdown(reason="done"))
+            assert await kit.ended() == 0
 
 
 class TestCompletion:
