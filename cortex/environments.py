@@ -57,6 +57,11 @@ class Environment:
             )
         return cls(name, url.rstrip("/"))
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        return urlsplit(self.operator_endpoint).hostname in LOOPBACK_HOSTS
+
 
 LOCAL = Environment("local", "http://127.0.0.1:8888")
 """The deployment that `cortex up` runs unless told otherwise."""

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http.client import BadStatusLine, RemoteDisconnected
 from urllib.parse import urlencode
 
 import urllib3
@@ -92,30 +93,39 @@ class Transport:
     def _wrapped_errors(self) -> Iterator[None]:
         try:
             yield
+        except urllib3.exceptions.NameResolutionError as error:
+            raise Unreachable("client.unreachable", f"{self._where}: there is no such host") from error
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise Unreachable("client.unreachable", self._nobody_there()) from error
         except urllib3.exceptions.SSLError as error:
             raise CortexException("client.tls", f"no trusted connection to {self._where}: {error}") from error
         except urllib3.exceptions.TimeoutError as error:
             raise Unreachable("client.timeout", f"{self._where} took too long to answer") from error
+        except urllib3.exceptions.ProtocolError as error:
+            cause = error.args[-1]
+            if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+                message = f"{self._where} does not speak HTTP; is that the port of gRPC, or of something else?"
+                raise CortexException("client.not_http", message) from error
+            raise Unreachable("client.connection_broken", f"{self._where} broke the connection: {cause}") from error
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable("client.connection_broken", f"{self._where} broke the connection: {error}") from error
+            raise CortexException("client.request_failed", f"{self._where}: {error}") from error
 
     def _nobody_there(self) -> str:
         endpoint, name = self.environment.operator_endpoint, self.environment.name
-        return f"nothing answers at {endpoint}: is `cortex up` running? (environment `{name}`)"
+        hint = ": is `cortex up` running?" if self.environment.is_local else ""
+        return f"nothing answers at {endpoint}{hint} (environment `{name}`)"
 
 
 def _failure(status: int, body: bytes, where: str) -> CortexException:
     try:
         told = json.loads(body)
         kind, message = str(told["kind"]), str(told["message"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):  # not an answer of ours: a proxy's, or another program's
         text = body.decode(errors="replace").strip().splitlines()
         said = f": {text[0][:200]}" if text else ""
-        return CortexException("client.unexpected_answer", f"{where} answered status {status}{said}")
-    if status == 404 or kind in MISSING_KINDS:
-        return NotFound(kind, message)
+        kind, message = "client.unexpected_answer", f"{where} answered status {status}{said}"
     if status in (502, 503, 504):
         return Unreachable(kind, message)
+    if kind in MISSING_KINDS or (status == 404 and not kind.startswith("client.")):
+        return NotFound(kind, message)
     return CortexException(kind, message)

@@ -1,6 +1,7 @@
 """The Python client over real HTTP: what it asks, what it gives back, and how failures look."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,25 @@ def test_where_nobody_answers_the_error_says_where_and_what_to_do() -> None:
         with pytest.raises(Unreachable) as caught:
             cortex.Client(Environment.of("local", url)).list_apis()
     assert caught.value.message == f"nothing answers at {url}: is `cortex up` running? (environment `local`)"
+
+
+def test_a_port_that_speaks_something_else_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        client = cortex.Client(Environment.of("test", f"http://127.0.0.1:{other.getsockname()[1]}"))
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"\x00\x00\x18\x04\x00 I am gRPC\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(
+            CortexException, match=r"environment `test`\) does not speak HTTP; is that the port of gRPC"
+        ):
+            client.list_apis()
+        thread.join()
 
 
 def test_a_job_is_watched_to_its_end(server: Server, client: cortex.Client) -> None:
