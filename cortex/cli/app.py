@@ -1,5 +1,6 @@
 """The commands by name, and what all of them share: the environment, the output format, errors and exit codes."""
 
+import errno
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -79,6 +80,11 @@ class Command(click.Command):
             ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `cortex logs ... | head`: click ends the process quietly
+                raise
+            click.echo(f"{click.style('error:', fg='red')} {error.strerror or error}", err=True)
+            ctx.exit(1)
 
 
 def _report(error: CortexException, *, as_json: bool) -> None:

@@ -160,6 +160,29 @@ def test_errors_are_one_line_on_standard_error(server: Server, cli: Cli) -> None
     assert json.loads(done.stderr) == {"error": error}
 
 
+def test_output_that_cannot_be_written_is_one_line_too(server: Server, environ: dict[str, str]) -> None:
+    server.on("GET /get", Reply([]))
+    for arguments in (["get"], ["get", "-o", "json"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run([CORTEX, *arguments], stdout=full, stderr=subprocess.PIPE, env=environ, check=False)
+        assert (done.returncode, done.stderr) == (1, b"error: No space left on device\n")
+
+
+def test_a_reader_that_goes_away_ends_the_log_quietly(server: Server, environ: dict[str, str]) -> None:
+    entry = line({"worker": 0, "container": "api", "message": "x" * 1000})
+    server.on(f"GET /batch/digits/{JOB_ID}/logs", Reply(lines=[entry] * 1000))
+    process = subprocess.Popen(
+        [CORTEX, "logs", "digits", JOB_ID], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(10) == 1
+
+
 @pytest.mark.parametrize("arguments", [["submit", "digits"], ["watch"], ["nope"], ["get", "-o", "xml"]])
 def test_a_wrong_command_line_ends_with_2(cli: Cli, arguments: list[str]) -> None:
     assert cli(*arguments).returncode == 2
