@@ -53,6 +53,7 @@ async def serve(app: ASGIApp, sockets: list[socket.socket], stop: Stop) -> None:
         ws="none",
         lifespan="off",
         log_config=None,
+        access_log=False,
         proxy_headers=False,
         server_header=False,
         date_header=False,
