@@ -52,8 +52,8 @@ class Supervisor:
             for part in plan.parts
         ]
 
-    async def run(self, on_ready: Callable[[], None]) -> bool:
-        """Start everything, call back once when all is ready, and return when all has ended after a signal.
+    async def run(self, on_ready: Callable[[], None], on_stopping: Callable[[], None] = lambda: None) -> bool:
+        """Start everything, and return when all has ended after a signal. Calls back when ready, and when it stops.
 
         True when the parts were given the time to end well; False when a second signal cut that short. Raises
         `UpError` when the system cannot be started.
@@ -72,6 +72,7 @@ class Supervisor:
                 readiness = group.create_task(self._announce(on_ready), name="readiness")
                 await self._phase.stopping.wait()
                 readiness.cancel()
+                on_stopping()
                 await self._drain()
                 for keeper in keepers:
                     keeper.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,16 @@ def run(options: Options) -> bool:
         if not http.is_loopback:
             _say(f"warning: --insecure: everyone who can reach {endpoints.http} may run programs on this machine")
         system = plan.local_system(directories, endpoints, insecure=options.insecure)
-        return asyncio.run(_supervise(system, f"cortex is ready at http://{endpoints.http} (gRPC {endpoints.grpc})"))
+        ready_line = f"cortex is ready at http://{endpoints.http} (gRPC {endpoints.grpc})"
+        return asyncio.run(_supervise(system, ready_line, http_socket))
 
 
-async def _supervise(system: plan.Plan, ready_line: str) -> bool:
-    return await Supervisor(system, _say).run(lambda: print(ready_line, flush=True))  # noqa: T201  # what was asked for
+async def _supervise(system: plan.Plan, ready_line: str, http_socket: socket.socket) -> bool:
+    """Run the plan. From the moment it stops, connections are refused and do not wait for a gateway to come."""
+    return await Supervisor(system, _say).run(
+        on_ready=lambda: print(ready_line, flush=True),  # noqa: T201  # what was asked for
+        on_stopping=http_socket.close,
+    )
 
 
 def _say(line: str) -> None:

@@ -119,6 +119,9 @@ def test_ctrl_c_in_the_middle_of_a_job_ends_everything_in_time(tmp_path: Path) -
         wait_for("containers", lambda: len(running.containers()) == 2)
         below = descendants(running)
         running.process.send_signal(signal.SIGINT)
+        host, port = running.url.removeprefix("http://").split(":")
+        wait_for("connections to be refused", lambda: not connects(host, int(port)), 5.0)
+        assert running.process.poll() is None, "nobody is told that it is over before the workers are"
         assert running.process.wait(12) == 0  # ten seconds to drain, and the end itself
         assert not psutil.wait_procs(below, timeout=0)[1]
 
