@@ -15,6 +15,12 @@ MAX_ITEM_BYTES = 262_144
 MAX_JSON_DEPTH = 512
 """JSON nested deeper than this is refused."""
 
+GRPC_VARIABLES = {
+    "GRPC_ENABLE_FORK_SUPPORT": "0",  # its handlers run at every start of a process, for nothing: we fork to exec
+    "GRPC_VERBOSITY": "ERROR",  # a connection that breaks is news for our own log
+}
+"""How gRPC is to behave in a process that starts others. It reads them when it is imported; they are not for others."""
+
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

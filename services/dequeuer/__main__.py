@@ -8,14 +8,9 @@ import os
 import sys
 
 from services.common import lifecycle, logs
+from services.common.names import GRPC_VARIABLES
 from services.common.settings import SettingsError
 from services.dequeuer.settings import Settings, read
-
-_GRPC = {
-    "GRPC_ENABLE_FORK_SUPPORT": "0",  # its handlers run at every start of a container, for nothing: we fork to exec
-    "GRPC_VERBOSITY": "ERROR",  # a stream that breaks is news for our own log
-}
-"""How gRPC is to behave. Read when it is imported; not meant for the containers."""
 
 
 def main() -> int:
@@ -28,7 +23,7 @@ def main() -> int:
         return 1
     logs.configure("cortex-dequeuer", settings.log_level)
     _label_records(settings)
-    os.environ.update(_GRPC | environ)
+    os.environ.update(GRPC_VARIABLES | environ)
     from services.dequeuer import wiring  # imports gRPC
 
     code = 0

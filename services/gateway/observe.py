@@ -119,7 +119,7 @@ class _Exchange:
     def route(self) -> str:
         """The route's pattern, which has few values, unlike the path."""
         route: Any = self.scope.get("route")
-        return route.path if route is not None else "other"
+        return route.path_format if route is not None else "other"
 
     async def send(self, message: Message) -> None:
         """Pass on a part of the answer; its head with what every answer carries."""

@@ -67,7 +67,10 @@ async def serve(app: ASGIApp, sockets: list[socket.socket], stop: Stop) -> None:
     # Not `server.serve`: it takes over the signals, and wakes up ten times a second to look whether to stop.
     await server.startup(sockets)
     await stop.wait()
-    if not stop.at_once:
+    if stop.at_once:
+        for listener in server.servers:
+            listener.close()
+    else:
         await server.shutdown(sockets)
 
 

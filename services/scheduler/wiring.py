@@ -1,6 +1,7 @@
 """The composition root: the only place that chooses adapters and puts the parts together."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,12 +55,13 @@ SERVER_OPTIONS = (
 )
 
 
-async def serve(settings: Settings, stop: Stop) -> None:
-    """Run the scheduler until it is told to stop."""
+async def serve(settings: Settings, environ: Mapping[str, str], stop: Stop) -> None:
+    """Run the scheduler until it is told to stop. Local workers inherit `environ`."""
     telemetry = start("cortex-scheduler")
     ledger = await SqliteLedger.open(settings.data_dir / "ledger.db")
     try:
-        scheduler = await Scheduler.build(settings, ledger, LocalWorkerDriver(_driver_settings(settings)), telemetry)
+        driver = LocalWorkerDriver(_driver_settings(settings), environ)
+        scheduler = await Scheduler.build(settings, ledger, driver, telemetry)
         await scheduler.run(stop)
     finally:
         await ledger.close()

@@ -167,7 +167,13 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
 
 def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> None:
-    """Do what one message says, in an order in which nothing is lost: what ended before what may begin."""
+    """Do what one message says: first how the worker is, then what ended, so that what is given next fits both."""
+    if request.HasField("health"):
+        health = request.health
+        phase = PHASES.get(health.phase, Phase.NOT_READY)
+        run.health(worker, Health(phase, health.reason, health.failed_starts, health.out_of_memory))
+    if request.HasField("credit"):
+        run.credit(worker, request.credit.batches, request.credit.bytes)
     if request.results:
         run.results(worker, [_result(result) for result in request.results])
     if request.returned:
@@ -177,12 +183,6 @@ def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> No
         )
     if request.HasField("completion"):
         run.completion(worker, Completion(request.completion.http_status, request.completion.error))
-    if request.HasField("credit"):
-        run.credit(worker, request.credit.batches, request.credit.bytes)
-    if request.HasField("health"):
-        health = request.health
-        phase = PHASES.get(health.phase, Phase.NOT_READY)
-        run.health(worker, Health(phase, health.reason, health.failed_starts, health.out_of_memory))
     if request.HasField("heartbeat"):
         link.send_heartbeat()
     if request.HasField("goodbye"):
