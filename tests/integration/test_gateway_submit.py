@@ -212,7 +212,7 @@ FIELDS = st.sampled_from(
 
 
 @given(ANYTHING | st.dictionaries(FIELDS, JSON, max_size=4).map(lambda value: json.dumps(value).encode()))
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_sent_is_taken_or_refused_with_a_reason(fuzzed: "Fuzzed", body: bytes) -> None:
     fuzzed.send(body)
 
