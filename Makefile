@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Without cached bytecode every process of ours would compile itself, and all that it imports, at each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: venv demo test check fmt gen lock bench clean
 venv: $(STAMP)
@@ -18,7 +20,7 @@ demo: venv
 	$(BIN)/python -m examples.digits.demo
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: venv
 	$(BIN)/ruff format --check .
