@@ -6,9 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,6 @@ CORTEX = Path(sys.executable).with_name("cortex")
 CONTAINER = Path(__file__).with_name("container.py")
 READY = re.compile(r"cortex is ready at (\S+) \(gRPC (\S+)\)")
 START_SECONDS = 30
-
-
-def wait_for(what: str, condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Look every few milliseconds until the condition holds: for facts of other processes, which send no events."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.01)
 
 
 class System:

@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.system import System, system, wait_for
+from tests.e2e.system import System, system
+from tests.waiting import wait_for
 
 ITEMS = [{"n": number, "sleep": 0.01} for number in range(200)]
 KINDS = {

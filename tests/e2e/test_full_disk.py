@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cortex.exceptions import CortexException
-from tests.e2e.system import system, wait_for
+from tests.e2e.system import system
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(60)
 

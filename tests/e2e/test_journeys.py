@@ -8,7 +8,8 @@ import pytest
 import urllib3
 
 from cortex.exceptions import CortexException
-from tests.e2e.system import System, system, wait_for
+from tests.e2e.system import System, system
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(60)
 

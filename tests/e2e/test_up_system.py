@@ -13,7 +13,8 @@ import psutil
 import pytest
 import urllib3
 
-from tests.e2e.system import CORTEX, System, system, wait_for
+from tests.e2e.system import CORTEX, System, system
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(90)
 

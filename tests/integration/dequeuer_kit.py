@@ -19,7 +19,7 @@ from services.common.telemetry import Telemetry, start
 from services.dequeuer.ports import ContainerExit, Pod, PodListener, PodState
 from services.dequeuer.worker import Worker
 
-PATIENCE_S = 10
+PATIENCE_S = 30.0
 NOT_STARTED = PodState(running=False, failed_starts=0, out_of_memory=False, reason="", backing_off=False)
 RUNNING = replace(NOT_STARTED, running=True)
 

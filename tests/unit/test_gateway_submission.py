@@ -40,6 +40,13 @@ def test_what_is_not_given_is_absent() -> None:
         assert request == type(request)(api_name="digits")
 
 
+@pytest.mark.parametrize("source", ["item_list", "file_path_lister", "delimited_files"])
+def test_a_batch_size_of_0_is_given(source: str) -> None:
+    for given, text in ((True, '{"batch_size":0}'), (False, "{}"), (False, '{"batch_size":null}')):
+        request = submission.parse("digits", f'{{"{source}":{text}}}'.encode()).request
+        assert getattr(request, source).HasField("batch_size") is given
+
+
 def test_an_empty_object_is_given() -> None:
     request = submission.parse("digits", b'{"item_list":{},"sqs_dead_letter_queue":{"arn":null}}').request
     assert request.HasField("item_list")

@@ -104,7 +104,14 @@ EVENTS = st.one_of(
         st.sampled_from([(), ("a",), ("b", "a")]),
     ),
     st.builds(lifecycle.CompletionUnderWay, st.sampled_from("ab")),
-    st.builds(lifecycle.CompletionAnswered, st.sampled_from("ab"), st.just(FINE), st.integers(0, 3), st.just("x"), st.integers(1, 9)),
+    st.builds(
+        lifecycle.CompletionAnswered,
+        st.sampled_from("ab"),
+        st.just(FINE),
+        st.integers(0, 3),
+        st.just("x"),
+        st.integers(1, 9),
+    ),
     st.builds(lifecycle.WorkerLost, st.sampled_from("ab")),
     st.builds(
         lifecycle.Ended, st.sampled_from([JobStatus.STOPPED, JobStatus.TIMED_OUT]), st.just("x"), st.integers(1, 9)

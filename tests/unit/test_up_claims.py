@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cortex.up import data_dir, ports
+from cortex.up import data_dir, plan, ports, supervisor
 from cortex.up.errors import UpError
 from cortex.up.part_log import readable
 from cortex.up.supervisor import how_it_ended
+from services.gateway import server
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +136,9 @@ def test_a_line_of_a_part_in_readable_form(line: str, expected: tuple[str, str])
 )
 def test_how_a_part_ended_in_words(code: int, last: str, expected: str) -> None:
     assert how_it_ended(code, last) == expected
+
+
+def test_the_parts_share_the_time_there_is_for_stopping() -> None:
+    shares = (plan.GATEWAY_STOP_S, plan.SCHEDULER_STOP_S, plan.COLLECTOR_STOP_S)
+    assert sum(shares) == supervisor.DRAIN_S
+    assert server.DRAIN_S <= plan.GATEWAY_STOP_S
