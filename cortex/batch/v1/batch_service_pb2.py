@@ -26,7 +26,7 @@ from cortex.batch.v1 import resources_pb2 as cortex_dot_batch_dot_v1_dot_resourc
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#cortex/batch/v1/batch_service.proto\x12\x0f\x63ortex.batch.v1\x1a\x1f\x63ortex/batch/v1/resources.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\x11\x44\x65ployApisRequest\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\x0c\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"D\n\x12\x44\x65ployApisResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.cortex.batch.v1.DeployResult\"G\n\x0c\x44\x65ployResult\x12&\n\x03\x61pi\x18\x01 \x01(\x0b\x32\x19.cortex.batch.v1.BatchApi\x12\x0f\n\x07message\x18\x02 \x01(\t\"J\n\rGetApiRequest\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x12\n\x08\x65ndpoint\x18\x02 \x01(\tH\x00\x12\x0e\n\x06\x61pi_id\x18\x03 \x01(\tB\x05\n\x03key\"l\n\x0eGetApiResponse\x12&\n\x03\x61pi\x18\x01 \x01(\x0b\x32\x19.cortex.batch.v1.BatchApi\x12\x32\n\x08versions\x18\x02 \x03(\x0b\x32 .cortex.batch.v1.BatchApiVersion\"\x11\n\x0fListApisRequest\";\n\x10ListApisResponse\x12\'\n\x04\x61pis\x18\x01 \x03(\x0b\x32\x19.cortex.batch.v1.BatchApi\" \n\x10\x44\x65leteApiRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteApiResponse\"2\n\x08ItemList\x12\x12\n\nitems_json\x18\x01 \x01(\t\x12\x12\n\nbatch_size\x18\x02 \x01(\x03\"Y\n\rFileSelection\x12\x10\n\x08s3_paths\x18\x01 \x03(\t\x12\x10\n\x08includes\x18\x02 \x03(\t\x12\x10\n\x08\x65xcludes\x18\x03 \x03(\t\x12\x12\n\nbatch_size\x18\x04 \x01(\x03\"\xd2\x03\n\x10SubmitJobRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x14\n\x07workers\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0ftimeout_seconds\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\"\n\x15\x62\x61tch_timeout_seconds\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12?\n\x15sqs_dead_letter_queue\x18\x05 \x01(\x0b\x32 .cortex.batch.v1.DeadLetterQueue\x12\x13\n\x0b\x63onfig_json\x18\x06 \x01(\t\x12,\n\titem_list\x18\x07 \x01(\x0b\x32\x19.cortex.batch.v1.ItemList\x12\x38\n\x10\x66ile_path_lister\x18\x08 \x01(\x0b\x32\x1e.cortex.batch.v1.FileSelection\x12\x37\n\x0f\x64\x65limited_files\x18\t \x01(\x0b\x32\x1e.cortex.batch.v1.FileSelection\x12\x0f\n\x07\x64ry_run\x18\n \x01(\x08\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\n\n\x08_workersB\x12\n\x10_timeout_secondsB\x18\n\x16_batch_timeout_seconds\"W\n\x11SubmitJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cortex.batch.v1.Job\x12\x10\n\x08warnings\x18\x02 \x03(\t\x12\r\n\x05\x66iles\x18\x03 \x03(\t\"1\n\rGetJobRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"[\n\x0eGetJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cortex.batch.v1.Job\x12&\n\x03\x61pi\x18\x02 \x01(\x0b\x32\x19.cortex.batch.v1.BatchApi\"`\n\x0fListJobsRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x14\n\x0crunning_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"O\n\x10ListJobsResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.cortex.batch.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x0eStopJobRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"\x11\n\x0fStopJobResponse\"Q\n\x0fWatchJobRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x1c\n\x14min_interval_seconds\x18\x03 \x01(\x01\"5\n\x10WatchJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cortex.batch.v1.Job\"C\n\x0fTailLogsRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\";\n\x10TailLogsResponse\x12\'\n\x05lines\x18\x01 \x03(\x0b\x32\x18.cortex.batch.v1.LogLine\"g\n\x07LogLine\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06worker\x18\x02 \x01(\x05\x12\x11\n\tcontainer\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t2\xb9\x06\n\x0c\x42\x61tchService\x12U\n\nDeployApis\x12\".cortex.batch.v1.DeployApisRequest\x1a#.cortex.batch.v1.DeployApisResponse\x12I\n\x06GetApi\x12\x1e.cortex.batch.v1.GetApiRequest\x1a\x1f.cortex.batch.v1.GetApiResponse\x12O\n\x08ListApis\x12 .cortex.batch.v1.ListApisRequest\x1a!.cortex.batch.v1.ListApisResponse\x12R\n\tDeleteApi\x12!.cortex.batch.v1.DeleteApiRequest\x1a\".cortex.batch.v1.DeleteApiResponse\x12R\n\tSubmitJob\x12!.cortex.batch.v1.SubmitJobRequest\x1a\".cortex.batch.v1.SubmitJobResponse\x12I\n\x06GetJob\x12\x1e.cortex.batch.v1.GetJobRequest\x1a\x1f.cortex.batch.v1.GetJobResponse\x12O\n\x08ListJobs\x12 .cortex.batch.v1.ListJobsRequest\x1a!.cortex.batch.v1.ListJobsResponse\x12L\n\x07StopJob\x12\x1f.cortex.batch.v1.StopJobRequest\x1a .cortex.batch.v1.StopJobResponse\x12Q\n\x08WatchJob\x12 .cortex.batch.v1.WatchJobRequest\x1a!.cortex.batch.v1.WatchJobResponse0\x01\x12Q\n\x08TailLogs\x12 .cortex.batch.v1.TailLogsRequest\x1a!.cortex.batch.v1.TailLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#cortex/batch/v1/batch_service.proto\x12\x0f\x63ortex.batch.v1\x1a\x1f\x63ortex/batch/v1/resources.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\x11\x44\x65ployApisRequest\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\x0c\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"D\n\x12\x44\x65ployApisResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.cortex.batch.v1.DeployResult\"G\n\x0c\x44\x65ployResult\x12&\n\x03\x61pi\x18\x01 \x01(\x0b\x32\x19.cortex.batch.v1.BatchApi\x12\x0f\n\x07message\x18\x02 \x01(\t\"J\n\rGetApiRequest\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x12\n\x08\x65ndpoint\x18\x02 \x01(\tH\x00\x12\x0e\n\x06\x61pi_id\x18\x03 \x01(\tB\x05\n\x03key\"l\n\x0eGetApiResponse\x12&\n\x03\x61pi\x18\x01 \x01(\x0b\x32\x19.cortex.batch.v1.BatchApi\x12\x32\n\x08versions\x18\x02 \x03(\x0b\x32 .cortex.batch.v1.BatchApiVersion\"\x11\n\x0fListApisRequest\";\n\x10ListApisResponse\x12\'\n\x04\x61pis\x18\x01 \x03(\x0b\x32\x19.cortex.batch.v1.BatchApi\" \n\x10\x44\x65leteApiRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteApiResponse\"F\n\x08ItemList\x12\x12\n\nitems_json\x18\x01 \x01(\t\x12\x17\n\nbatch_size\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_batch_size\"m\n\rFileSelection\x12\x10\n\x08s3_paths\x18\x01 \x03(\t\x12\x10\n\x08includes\x18\x02 \x03(\t\x12\x10\n\x08\x65xcludes\x18\x03 \x03(\t\x12\x17\n\nbatch_size\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_batch_size\"\xd2\x03\n\x10SubmitJobRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x14\n\x07workers\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0ftimeout_seconds\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\"\n\x15\x62\x61tch_timeout_seconds\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12?\n\x15sqs_dead_letter_queue\x18\x05 \x01(\x0b\x32 .cortex.batch.v1.DeadLetterQueue\x12\x13\n\x0b\x63onfig_json\x18\x06 \x01(\t\x12,\n\titem_list\x18\x07 \x01(\x0b\x32\x19.cortex.batch.v1.ItemList\x12\x38\n\x10\x66ile_path_lister\x18\x08 \x01(\x0b\x32\x1e.cortex.batch.v1.FileSelection\x12\x37\n\x0f\x64\x65limited_files\x18\t \x01(\x0b\x32\x1e.cortex.batch.v1.FileSelection\x12\x0f\n\x07\x64ry_run\x18\n \x01(\x08\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\n\n\x08_workersB\x12\n\x10_timeout_secondsB\x18\n\x16_batch_timeout_seconds\"W\n\x11SubmitJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cortex.batch.v1.Job\x12\x10\n\x08warnings\x18\x02 \x03(\t\x12\r\n\x05\x66iles\x18\x03 \x03(\t\"1\n\rGetJobRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"[\n\x0eGetJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cortex.batch.v1.Job\x12&\n\x03\x61pi\x18\x02 \x01(\x0b\x32\x19.cortex.batch.v1.BatchApi\"`\n\x0fListJobsRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x14\n\x0crunning_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"O\n\x10ListJobsResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.cortex.batch.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x0eStopJobRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"\x11\n\x0fStopJobResponse\"Q\n\x0fWatchJobRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x1c\n\x14min_interval_seconds\x18\x03 \x01(\x01\"5\n\x10WatchJobResponse\x12!\n\x03job\x18\x01 \x01(\x0b\x32\x14.cortex.batch.v1.Job\"C\n\x0fTailLogsRequest\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\";\n\x10TailLogsResponse\x12\'\n\x05lines\x18\x01 \x03(\x0b\x32\x18.cortex.batch.v1.LogLine\"g\n\x07LogLine\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06worker\x18\x02 \x01(\x05\x12\x11\n\tcontainer\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t2\xb9\x06\n\x0c\x42\x61tchService\x12U\n\nDeployApis\x12\".cortex.batch.v1.DeployApisRequest\x1a#.cortex.batch.v1.DeployApisResponse\x12I\n\x06GetApi\x12\x1e.cortex.batch.v1.GetApiRequest\x1a\x1f.cortex.batch.v1.GetApiResponse\x12O\n\x08ListApis\x12 .cortex.batch.v1.ListApisRequest\x1a!.cortex.batch.v1.ListApisResponse\x12R\n\tDeleteApi\x12!.cortex.batch.v1.DeleteApiRequest\x1a\".cortex.batch.v1.DeleteApiResponse\x12R\n\tSubmitJob\x12!.cortex.batch.v1.SubmitJobRequest\x1a\".cortex.batch.v1.SubmitJobResponse\x12I\n\x06GetJob\x12\x1e.cortex.batch.v1.GetJobRequest\x1a\x1f.cortex.batch.v1.GetJobResponse\x12O\n\x08ListJobs\x12 .cortex.batch.v1.ListJobsRequest\x1a!.cortex.batch.v1.ListJobsResponse\x12L\n\x07StopJob\x12\x1f.cortex.batch.v1.StopJobRequest\x1a .cortex.batch.v1.StopJobResponse\x12Q\n\x08WatchJob\x12 .cortex.batch.v1.WatchJobRequest\x1a!.cortex.batch.v1.WatchJobResponse0\x01\x12Q\n\x08TailLogs\x12 .cortex.batch.v1.TailLogsRequest\x1a!.cortex.batch.v1.TailLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,35 +52,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEAPIRESPONSE']._serialized_start=636
   _globals['_DELETEAPIRESPONSE']._serialized_end=655
   _globals['_ITEMLIST']._serialized_start=657
-  _globals['_ITEMLIST']._serialized_end=707
-  _globals['_FILESELECTION']._serialized_start=709
-  _globals['_FILESELECTION']._serialized_end=798
-  _globals['_SUBMITJOBREQUEST']._serialized_start=801
-  _globals['_SUBMITJOBREQUEST']._serialized_end=1267
-  _globals['_SUBMITJOBRESPONSE']._serialized_start=1269
-  _globals['_SUBMITJOBRESPONSE']._serialized_end=1356
-  _globals['_GETJOBREQUEST']._serialized_start=1358
-  _globals['_GETJOBREQUEST']._serialized_end=1407
-  _globals['_GETJOBRESPONSE']._serialized_start=1409
-  _globals['_GETJOBRESPONSE']._serialized_end=1500
-  _globals['_LISTJOBSREQUEST']._serialized_start=1502
-  _globals['_LISTJOBSREQUEST']._serialized_end=1598
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1600
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1679
-  _globals['_STOPJOBREQUEST']._serialized_start=1681
-  _globals['_STOPJOBREQUEST']._serialized_end=1731
-  _globals['_STOPJOBRESPONSE']._serialized_start=1733
-  _globals['_STOPJOBRESPONSE']._serialized_end=1750
-  _globals['_WATCHJOBREQUEST']._serialized_start=1752
-  _globals['_WATCHJOBREQUEST']._serialized_end=1833
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1835
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1888
-  _globals['_TAILLOGSREQUEST']._serialized_start=1890
-  _globals['_TAILLOGSREQUEST']._serialized_end=1957
-  _globals['_TAILLOGSRESPONSE']._serialized_start=1959
-  _globals['_TAILLOGSRESPONSE']._serialized_end=2018
-  _globals['_LOGLINE']._serialized_start=2020
-  _globals['_LOGLINE']._serialized_end=2123
-  _globals['_BATCHSERVICE']._serialized_start=2126
-  _globals['_BATCHSERVICE']._serialized_end=2951
+  _globals['_ITEMLIST']._serialized_end=727
+  _globals['_FILESELECTION']._serialized_start=729
+  _globals['_FILESELECTION']._serialized_end=838
+  _globals['_SUBMITJOBREQUEST']._serialized_start=841
+  _globals['_SUBMITJOBREQUEST']._serialized_end=1307
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=1309
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=1396
+  _globals['_GETJOBREQUEST']._serialized_start=1398
+  _globals['_GETJOBREQUEST']._serialized_end=1447
+  _globals['_GETJOBRESPONSE']._serialized_start=1449
+  _globals['_GETJOBRESPONSE']._serialized_end=1540
+  _globals['_LISTJOBSREQUEST']._serialized_start=1542
+  _globals['_LISTJOBSREQUEST']._serialized_end=1638
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1640
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1719
+  _globals['_STOPJOBREQUEST']._serialized_start=1721
+  _globals['_STOPJOBREQUEST']._serialized_end=1771
+  _globals['_STOPJOBRESPONSE']._serialized_start=1773
+  _globals['_STOPJOBRESPONSE']._serialized_end=1790
+  _globals['_WATCHJOBREQUEST']._serialized_start=1792
+  _globals['_WATCHJOBREQUEST']._serialized_end=1873
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1875
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1928
+  _globals['_TAILLOGSREQUEST']._serialized_start=1930
+  _globals['_TAILLOGSREQUEST']._serialized_end=1997
+  _globals['_TAILLOGSRESPONSE']._serialized_start=1999
+  _globals['_TAILLOGSRESPONSE']._serialized_end=2058
+  _globals['_LOGLINE']._serialized_start=2060
+  _globals['_LOGLINE']._serialized_end=2163
+  _globals['_BATCHSERVICE']._serialized_start=2166
+  _globals['_BATCHSERVICE']._serialized_end=2991
 # @@protoc_insertion_point(module_scope)

@@ -260,13 +260,15 @@ class ItemList(_message.Message):
         self,
         *,
         items_json: _builtins.str = ...,
-        batch_size: _builtins.int = ...,
+        batch_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "items_json", b"items_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size", "items_json", b"items_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
+    _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
 
 Global___ItemList: _TypeAlias = ItemList  # noqa: Y015
 
@@ -300,13 +302,15 @@ class FileSelection(_message.Message):
         s3_paths: _abc.Iterable[_builtins.str] | None = ...,
         includes: _abc.Iterable[_builtins.str] | None = ...,
         excludes: _abc.Iterable[_builtins.str] | None = ...,
-        batch_size: _builtins.int = ...,
+        batch_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "excludes", b"excludes", "includes", b"includes", "s3_paths", b"s3_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size", "excludes", b"excludes", "includes", b"includes", "s3_paths", b"s3_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
+    _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
 
 Global___FileSelection: _TypeAlias = FileSelection  # noqa: Y015
 
@@ -498,7 +502,7 @@ class ListJobsRequest(_message.Message):
     running_only: _builtins.bool
     """Only jobs that are not over."""
     page_size: _builtins.int
-    """At most so many, 1000 at most; 0 for 100."""
+    """At most so many, 1000 at most; 0 for 100. Large jobs make a page end earlier, so that it stays below 4 MiB."""
     page_token: _builtins.str
     """Where the last page ended; empty for the first."""
     def __init__(

@@ -58,7 +58,7 @@ def submission(request: batch_service_pb2.SubmitJobRequest) -> Submission:
         ),
         config_json=request.config_json,
         item_list=(
-            ItemList(request.item_list.items_json, request.item_list.batch_size)
+            ItemList(request.item_list.items_json, _batch_size(request.item_list))
             if request.HasField("item_list")
             else None
         ),
@@ -69,8 +69,12 @@ def submission(request: batch_service_pb2.SubmitJobRequest) -> Submission:
 
 def _files(selection: batch_service_pb2.FileSelection) -> FileSelection:
     return FileSelection(
-        tuple(selection.s3_paths), tuple(selection.includes), tuple(selection.excludes), selection.batch_size
+        tuple(selection.s3_paths), tuple(selection.includes), tuple(selection.excludes), _batch_size(selection)
     )
+
+
+def _batch_size(source: batch_service_pb2.ItemList | batch_service_pb2.FileSelection) -> int | None:
+    return source.batch_size if source.HasField("batch_size") else None
 
 
 def job(view: JobView) -> resources_pb2.Job:
