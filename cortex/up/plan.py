@@ -12,6 +12,15 @@ from cortex.up.errors import UpError
 from cortex.up.ports import Address
 from cortex.up.readiness import Accepts, AnswersOk, Check
 
+GATEWAY_STOP_S = 2.0
+"""Requests under way finish: the limit that the gateway keeps by itself."""
+
+SCHEDULER_STOP_S = 7.5
+"""Workers finish or hand back what they hold, 7 s at most, and their streams end."""
+
+COLLECTOR_STOP_S = 0.5
+"""What it holds is written. Together with the others' shares: `supervisor.DRAIN_S`."""
+
 NEEDED = (
     "services",
     "grpc",
@@ -93,9 +102,15 @@ def local_system(directories: Directories, endpoints: Endpoints, *, insecure: bo
     inherited = (directories.parts_lock_fd,)
     return Plan(
         parts=(
-            Part("gateway", service("gateway"), shared | gateway_environment, (endpoints.http_fd, *inherited), 2.0),
-            Part("scheduler", service("scheduler"), shared | scheduler_environment, inherited, 8.0),
-            Part("collector", service("collector"), shared, inherited, 1.0),
+            Part(
+                "gateway",
+                service("gateway"),
+                shared | gateway_environment,
+                (endpoints.http_fd, *inherited),
+                GATEWAY_STOP_S,
+            ),
+            Part("scheduler", service("scheduler"), shared | scheduler_environment, inherited, SCHEDULER_STOP_S),
+            Part("collector", service("collector"), shared, inherited, COLLECTOR_STOP_S),
         ),
         ready_when=(
             Accepts(str(collector)),

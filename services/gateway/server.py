@@ -17,7 +17,8 @@ from services.common.settings import SettingsError
 from services.gateway.http_protocol import HttpProtocol
 from services.gateway.settings import Address, Settings, refuse_strangers
 
-DRAIN_S = 5
+DRAIN_S = 2
+"""Requests under way get so long: `cortex up` stops the scheduler after that, and nobody would answer them any more."""
 KEEP_ALIVE_S = 75
 BACKLOG = 1024
 _DEAD_PEER_S = 60
