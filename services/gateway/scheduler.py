@@ -94,7 +94,19 @@ class Scheduler:
 
     async def jobs(self, api_name: str = "", *, running_only: bool = False) -> AsyncIterator[Job]:
         """Jobs, newest first, page by page as they are asked for."""
-        request = pb.ListJobsRequest(api_name=api_name, running_only=running_only)
+        async for job in self._pages(pb.ListJobsRequest(api_name=api_name, running_only=running_only)):
+            yield job
+
+    async def latest_jobs(self, api_name: str, count: int) -> list[Job]:
+        """The newest jobs of an API, at most so many."""
+        found: list[Job] = []
+        async for job in self._pages(pb.ListJobsRequest(api_name=api_name, page_size=count)):
+            found.append(job)
+            if len(found) == count:
+                break
+        return found
+
+    async def _pages(self, request: pb.ListJobsRequest) -> AsyncIterator[Job]:
         while True:
             page = await self._read(self._stub.ListJobs, request)
             for job in page.jobs:
@@ -102,11 +114,6 @@ class Scheduler:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
-
-    async def latest_jobs(self, api_name: str, count: int) -> list[Job]:
-        """The newest jobs of an API, at most so many."""
-        request = pb.ListJobsRequest(api_name=api_name, page_size=count)
-        return list((await self._read(self._stub.ListJobs, request)).jobs)
 
     async def watch(self, api_name: str, job_id: str) -> AsyncIterator[Job]:
         """The job now, and again whenever it changed, to its end; carries on over restarts of the scheduler."""

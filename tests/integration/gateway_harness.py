@@ -271,6 +271,14 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Gateway]:
     target = f"unix:{folder / 'scheduler.sock'}"
     scheduler = SchedulerServer(target)
     await scheduler.start()
+    async with in_front_of(target, folder, **settings) as (address, stop):
+        yield Gateway(address, folder / "http.sock", scheduler, stop)
+    await scheduler.kill()
+
+
+@asynccontextmanager
+async def in_front_of(target: str, folder: Path, **settings: Any) -> AsyncIterator[tuple[Address, Stop]]:
+    """A gateway in this process, with a unix socket below the folder, for a scheduler that runs."""
     chosen = {
         "address": Address("127.0.0.1", 0),
         "fd": None,
@@ -291,8 +299,7 @@ async def running(folder: Path, **settings: Any) -> AsyncIterator[Gateway]:
             app = wiring.app(neighbours, configured, url, tracer, stop)
             tasks.create_task(server.serve(app, sockets, stop))
             try:
-                yield Gateway(address, folder / "http.sock", scheduler, stop)
+                yield address, stop
             finally:
                 stop.at_once = not stop.is_set()  # a graceful end takes a tenth of a second: only where it is tested
                 stop.set()
-    await scheduler.kill()

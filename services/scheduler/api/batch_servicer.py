@@ -16,6 +16,12 @@ from services.scheduler.usecases.ports import Ledger, LogEntry, LogReader
 from services.scheduler.usecases.submit import Submit
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
+MAX_PAGE_BYTES = 4 * 1024 * 1024 - 4096
+"""Of jobs on one page, unless a single one is larger: with its token a page is what a gRPC client takes by default."""
+MAX_FIELD_HEADER_BYTES = 6
+"""In front of each job on a page."""
+JOBS_READ_AT_ONCE = 10
+"""For a page: each may have a `config` of 10 MiB."""
 MIN_WATCH_INTERVAL_SECONDS = 0.005
 """Between two messages of a watch: a running job changes thousands of times a second."""
 
@@ -89,15 +95,27 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         return pb.GetJobResponse(job=convert.job(view), api=convert.api(api) if api is not None else None)
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        """Jobs, newest first."""
-        limit = min(request.page_size, LARGEST_PAGE) if request.page_size > 0 else DEFAULT_PAGE
-        views = await self._jobs.views(
-            request.api_name or None, running_only=request.running_only, limit=limit, after=request.page_token
-        )
-        return pb.ListJobsResponse(
-            jobs=[convert.job(view) for view in views],
-            next_page_token=views[-1].job.spec.job_id if len(views) == limit else "",
-        )
+        """Jobs, newest first: as many as were asked for, or as fit."""
+        page = pb.ListJobsResponse(next_page_token=request.page_token)
+        room = min(request.page_size, LARGEST_PAGE) if request.page_size > 0 else DEFAULT_PAGE
+        bytes_left = MAX_PAGE_BYTES
+        while room:
+            wanted = min(room, JOBS_READ_AT_ONCE)
+            views = await self._jobs.views(
+                request.api_name or None, running_only=request.running_only, limit=wanted, after=page.next_page_token
+            )
+            for view in views:
+                job = convert.job(view)
+                bytes_left -= job.ByteSize() + MAX_FIELD_HEADER_BYTES
+                if bytes_left < 0 and page.jobs:
+                    return page
+                page.jobs.append(job)
+                page.next_page_token = job.job_id
+            if len(views) < wanted:
+                page.next_page_token = ""
+                return page
+            room -= wanted
+        return page
 
     async def StopJob(self, request: pb.StopJobRequest, context: Context) -> pb.StopJobResponse:
         """Stop a running job."""

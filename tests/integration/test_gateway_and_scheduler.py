@@ -1,0 +1,102 @@
+"""A real gateway in front of a real scheduler: what only both together show."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import urllib3
+
+from cortex.batch.v1 import batch_service_pb2 as pb
+from cortex.batch.v1 import batch_service_pb2_grpc
+from services.common.grpc_errors import from_rpc_error
+from services.common.names import CHANNEL_OPTIONS
+from tests.integration.gateway_harness import in_front_of
+from tests.integration.scheduler_kit import Kit, ScriptedDriver, scheduler
+
+MIB = 1024 * 1024
+DEFINED = "configreader.must_be_defined"
+LEAST = "configreader.must_be_greater_than_or_equal_to"
+
+
+@dataclass
+class Both:
+    """The two, with an API deployed."""
+
+    kit: Kit
+    url: str
+
+    async def request(self, method: str, path: str, body: str | None = None) -> urllib3.BaseHTTPResponse:
+        return await asyncio.to_thread(urllib3.request, method, self.url + path, body=body, retries=False, timeout=30)
+
+    async def submit(self, **fields: Any) -> urllib3.BaseHTTPResponse:
+        body = {"workers": 1, "item_list": {"items": [1], "batch_size": 1}, **fields}
+        return await self.request("POST", "/batch/hello", json.dumps(body))
+
+
+@pytest.fixture
+async def both(tmp_path: Path) -> AsyncIterator[Both]:
+    async with scheduler(tmp_path, ScriptedDriver()) as kit, in_front_of(kit.address, tmp_path) as (address, _):
+        await kit.deploy()
+        yield Both(kit, address.url)
+
+
+FILES = {"s3_paths": ["s3://bucket/"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "given"), [("item_list", {"items": [1]}), ("file_path_lister", FILES), ("delimited_files", FILES)]
+)
+async def test_a_batch_size_that_is_missing_is_not_one_of_0(both: Both, source: str, given: dict[str, Any]) -> None:
+    for size, kind in ((None, DEFINED), (0, LEAST)):
+        sized = given if size is None else {**given, "batch_size": size}
+        refused = await both.submit(**{"item_list": None, source: sized})
+        assert (refused.status, refused.json()["kind"]) == (400, kind)
+        assert f"{source}.batch_size: " in refused.json()["message"]
+        request = pb.SubmitJobRequest(api_name="hello", workers=1)
+        message = getattr(request, source)
+        if source == "item_list":
+            message.items_json = "[1]"
+        else:
+            message.s3_paths.extend(FILES["s3_paths"])
+        if size is not None:
+            message.batch_size = size
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await both.kit.batch.SubmitJob(request)
+        assert from_rpc_error(error.value).kind == kind
+
+
+async def pages(kit: Kit, **fields: Any) -> list[list[str]]:
+    """The ids on each page, as a client with gRPC's own limits reads them."""
+    found, request = [], pb.ListJobsRequest(api_name="hello", **fields)
+    while True:
+        page = await kit.batch.ListJobs(request)
+        found.append([job.job_id for job in page.jobs])
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
+async def test_large_jobs_make_a_page_end_early(both: Both) -> None:
+    ids = [(await both.submit(config="x" * (3 * MIB // 2))).json()["job_id"] for _ in range(3)]
+    ids += [(await both.submit()).json()["job_id"] for _ in range(12)]
+    ids.reverse()  # newest first
+    assert await pages(both.kit) == [ids[:14], ids[14:]]
+    assert await pages(both.kit, page_size=13) == [ids[:13], ids[13:]]
+    assert (await pages(both.kit, page_size=5))[:2] == [ids[:5], ids[5:10]]
+    answer = await both.request("GET", "/get/hello")
+    assert [job["job_id"] for job in answer.json()[0]["batch_job_statuses"]] == ids[:10]
+
+
+async def test_a_job_larger_than_a_page_has_one_of_its_own(both: Both) -> None:
+    ids = [(await both.submit(config="x" * size)).json()["job_id"] for size in (1, 5 * MIB, 5 * MIB, 1)]
+    async with grpc.aio.insecure_channel(both.kit.address, options=CHANNEL_OPTIONS) as channel:
+        stub = batch_service_pb2_grpc.BatchServiceStub(channel)
+        kit = Kit(both.kit.driver, stub, channel, both.kit.address, both.kit.ledger)
+        assert await pages(kit) == [[ids[3]], [ids[2]], [ids[1]], [ids[0]]]
+    answer = await both.request("GET", "/get/hello")
+    assert [job["job_id"] for job in answer.json()[0]["batch_job_statuses"]] == ids[::-1]
