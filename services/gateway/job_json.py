@@ -7,9 +7,9 @@ text that they are.
 from typing import Any
 
 import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from cortex.batch.v1.resources_pb2 import BatchApi, BatchCounts, Job, JobMetrics, WorkerCounts
+from services.common.job_document import job_document, rfc3339
 
 _IN_PROGRESS = frozenset({Job.STATUS_PENDING, Job.STATUS_ENQUEUING, Job.STATUS_RUNNING})
 
@@ -41,7 +41,7 @@ def status(job: Job) -> dict[str, Any]:
     if job.status in _IN_PROGRESS and job.HasField("worker_counts"):
         found["worker_counts"] = {name: count for name, count in _all_counts(job.worker_counts).items() if count}
     if job.HasField("end_time"):
-        found["end_time"] = _rfc3339(job.end_time)
+        found["end_time"] = rfc3339(job.end_time.ToNanoseconds())
     if job.reason:
         found["reason"] = job.reason
     if job.HasField("completion"):
@@ -50,28 +50,19 @@ def status(job: Job) -> dict[str, Any]:
 
 
 def _specification(job: Job) -> dict[str, Any]:
-    created = _rfc3339(job.created_time)
     queue = job.dead_letter_queue
-    found = {
-        "job_id": job.job_id,
-        "api_name": job.api_name,
-        "kind": "BatchAPI",
-        "workers": job.workers,
-        "config": msgspec.Raw(job.config_json.encode()) if job.config_json else None,
-        "api_id": job.api_id,
-        "sqs_url": "",  # no queue of SQS carries the job
-        "timeout": job.timeout_seconds if job.HasField("timeout_seconds") else None,
-        "sqs_dead_letter_queue": {"arn": queue.arn, "max_receive_count": queue.max_receive_count}
-        if job.HasField("dead_letter_queue")
-        else None,
-        "start_time": created,
-        "created_time": created,
-    }
-    if job.HasField("batch_timeout_seconds"):
-        found["batch_timeout"] = job.batch_timeout_seconds
-    if job.HasField("total_batch_count"):
-        found["total_batch_count"] = job.total_batch_count
-    return found
+    return job_document(
+        job_id=job.job_id,
+        api_name=job.api_name,
+        api_id=job.api_id,
+        workers=job.workers,
+        config_json=job.config_json,
+        timeout_seconds=job.timeout_seconds if job.HasField("timeout_seconds") else None,
+        batch_timeout_seconds=job.batch_timeout_seconds if job.HasField("batch_timeout_seconds") else None,
+        dead_letter_queue=(queue.arn, queue.max_receive_count) if job.HasField("dead_letter_queue") else None,
+        created_ns=job.created_time.ToNanoseconds(),
+        total_batch_count=job.total_batch_count if job.HasField("total_batch_count") else None,
+    )
 
 
 def _metrics(metrics: JobMetrics) -> dict[str, Any]:
@@ -86,7 +77,3 @@ def _metrics(metrics: JobMetrics) -> dict[str, Any]:
 
 def _all_counts(counts: BatchCounts | WorkerCounts) -> dict[str, int]:
     return {field.name: getattr(counts, field.name) for field in counts.DESCRIPTOR.fields}
-
-
-def _rfc3339(time: Timestamp) -> str:
-    return time.ToJsonString()

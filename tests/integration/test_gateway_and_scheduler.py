@@ -10,10 +10,14 @@ from typing import Any
 import grpc
 import pytest
 import urllib3
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc
 from services.common.grpc_errors import from_rpc_error
+from services.common.job_document import rfc3339
 from services.common.names import CHANNEL_OPTIONS
 from tests.integration.gateway_harness import in_front_of
 from tests.integration.scheduler_kit import Kit, ScriptedDriver, scheduler
@@ -100,3 +104,26 @@ async def test_a_job_larger_than_a_page_has_one_of_its_own(both: Both) -> None:
         assert await pages(kit) == [[ids[3]], [ids[2]], [ids[1]], [ids[0]]]
     answer = await both.request("GET", "/get/hello")
     assert [job["job_id"] for job in answer.json()[0]["batch_job_statuses"]] == ids[::-1]
+
+
+async def test_containers_find_what_the_submission_was_answered_to_the_letter(both: Both) -> None:
+    config = r'{ "b":1.0,"a":1e400, "a":"\ud800", "big":12345678901234567890 }'
+    body = (
+        f'{{"workers":1,"timeout":600,"batch_timeout":7,"config":{config},"item_list":{{"items":[1],"batch_size":1}}}}'
+    )
+    for text in (body, '{"workers":1,"item_list":{"items":[1],"batch_size":1}}'):
+        answered = (await both.request("POST", "/batch/hello", text)).data.decode()
+        job_id = json.loads(answered)["job_id"]
+        await both.kit.worker()  # by then the file is written
+        found = both.kit.driver.job_specs.pop()
+        assert found == answered
+        assert ("batch_timeout" in answered) == (text is body)
+        status = (await both.request("GET", f"/batch/hello?jobID={job_id}")).data.decode()
+        assert status.startswith('{"job_status":' + found.removesuffix("}"))
+
+
+@given(st.integers(0, 2**62) | st.integers(0, 2**32).map(lambda milliseconds: milliseconds * 10**6))
+def test_times_are_written_as_protobuf_writes_them(nanoseconds: int) -> None:
+    timestamp = Timestamp()
+    timestamp.FromNanoseconds(nanoseconds)
+    assert rfc3339(nanoseconds) == timestamp.ToJsonString()
