@@ -83,6 +83,15 @@ def test_a_returning_worker_keeps_its_leases_and_skipped_batches_are_not_forgott
     assert book.fail(6, 78) is Verdict.FINAL
 
 
+def test_a_returning_worker_that_names_an_epoch_twice_holds_two_batches() -> None:
+    book = LeaseBook(2)
+    assert book.adopt(0, 7, 1, "a", known=10)
+    assert book.adopt(1, 7, 1, "a", known=10)
+    for lease in list(book.held("a")):
+        assert book.release(lease.index, lease.epoch, lost=False) is Verdict.RETRY
+    assert (book.leased, book.returned) == (0, 2)
+
+
 class EveryBatchEndsOnce(RuleBasedStateMachine):
     """Any interleaving of grants, results (late, doubled, wrong), losses and restarts."""
 

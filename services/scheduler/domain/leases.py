@@ -60,7 +60,7 @@ class LeaseBook:
         self.cursor = 0
         self.histories: dict[int, History] = {}
         self._leases: dict[int, Lease] = {}  # by batch index: the current one
-        self._held: dict[str, dict[int, Lease]] = {}  # by worker, by epoch, oldest first
+        self._held: dict[str, dict[int, Lease]] = {}  # by worker, by batch index, oldest first
         self._recording: set[int] = set()
         self._returned: list[int] = []  # a heap; may hold batches that are no longer returned
         self._returned_set: set[int] = set()
@@ -83,6 +83,11 @@ class LeaseBook:
     def returned(self) -> int:
         """Batches given back that wait for a worker."""
         return len(self._returned_set)
+
+    @property
+    def unclaimed(self) -> bool:
+        """Whether `claim_returned` may find something."""
+        return bool(self._returned)
 
     def held(self, worker: str) -> Iterable[Lease]:
         """A worker's leases, oldest first."""
@@ -174,7 +179,7 @@ class LeaseBook:
 
     def _hold(self, lease: Lease) -> None:
         self._leases[lease.index] = lease
-        self._held.setdefault(lease.worker, {})[lease.epoch] = lease
+        self._held.setdefault(lease.worker, {})[lease.index] = lease
 
     # Taking back
 
@@ -240,6 +245,6 @@ class LeaseBook:
     def _drop(self, lease: Lease) -> None:
         del self._leases[lease.index]
         held = self._held[lease.worker]
-        del held[lease.epoch]
+        del held[lease.index]
         if not held:
             del self._held[lease.worker]

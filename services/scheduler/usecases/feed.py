@@ -60,13 +60,15 @@ class Feed:
         """Take what `peek` showed."""
         if self._returned:
             self._returned.popleft()
+            if len(self._returned) < RETURNED_AT_ONCE // 2 and self._book.unclaimed:
+                self._wanted.set()
         else:
             self._pop_fresh()
-        if len(self._fresh) < READY_BATCHES // 2 and self._next < self.known:
-            self._wanted.set()
 
     def _pop_fresh(self) -> None:
         self._fresh_bytes -= len(self._fresh.popleft()[1])
+        if len(self._fresh) < READY_BATCHES // 2 and self._next < self.known:
+            self._wanted.set()
 
     async def run(self) -> None:
         """Read ahead until cancelled."""
