@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import time
+from typing import cast
 
 import httptools
 import uvloop
@@ -21,7 +22,7 @@ class Connection(asyncio.Protocol):
         self._path = self._job = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -37,7 +38,6 @@ class Connection(asyncio.Protocol):
             self._job = value
 
     def on_message_complete(self) -> None:
-        assert isinstance(self._transport, asyncio.WriteTransport)
         if self._path != b"/on-job-complete":
             time.sleep(self._delay_s)
             self._transport.write(ANSWER)
@@ -58,6 +58,7 @@ async def serve(port: int, completions: str, delay_s: float) -> None:
 
 
 if __name__ == "__main__":
-    _, PORT, COMPLETIONS, DELAY_MS = (*sys.argv, "", "0")[:4] if len(sys.argv) < 4 else sys.argv
+    _, PORT, *REST = sys.argv
+    COMPLETIONS, DELAY_MS = (*REST, *("", "0")[len(REST) :])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(int(PORT), COMPLETIONS, int(DELAY_MS) / 1000))
