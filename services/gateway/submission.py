@@ -5,6 +5,7 @@ encoding/json, which Cortex used: exactly, or in another case; the last of equal
 an integer is written as one. What values are allowed (at least 1, exactly one input) is the scheduler's to say.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import msgspec
 from google.protobuf.message import Message
 
 from cortex.batch.v1 import batch_service_pb2
+from services.common import json_text
 from services.common.errors import CortexError
-from services.gateway import json_text
 
 MAX_WARNINGS = 20
 """So many unknown names are told; a number stands for the others."""
@@ -31,11 +32,21 @@ class Submission:
 
 def parse(api_name: str, body: bytes, *, dry_run: bool = False, request_id: str = "") -> Submission:
     """The submission that a request's body is. Raises `CortexError` that names the field and what it takes."""
-    json_text.check(body)
+    _check_text(body)
     request = batch_service_pb2.SubmitJobRequest(api_name=api_name, dry_run=dry_run, request_id=request_id)
     unknown: list[str] = []
     _fill(request, _SUBMISSION, json_text.members(body, "the body"), "", unknown)
     return Submission(request, _warnings(unknown))
+
+
+def _check_text(body: bytes) -> None:
+    if not body.strip():
+        raise CortexError(json_text.MALFORMED, "the request has no body; a JSON object is expected")
+    if body.startswith(codecs.BOM_UTF8):
+        what = "the body begins with a byte order mark (EF BB BF); JSON must not have one"
+        raise CortexError(json_text.MALFORMED, what)
+    json_text.check_utf8(body, "the body")
+    json_text.check_depth(body, "the body")
 
 
 def _integer(value: bytes) -> int:

@@ -121,3 +121,25 @@ def test_a_wrong_type_is_told_with_its_field(body: bytes, said: str) -> None:
 def test_the_limits_of_64_bits_pass() -> None:
     for number in (-(2**63), 2**63 - 1):
         assert submission.parse("digits", b'{"workers":%d}' % number).request.workers == number
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (b"", "has no body"),
+        (b" \n", "has no body"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
+        (b'{"a":"\xff"}', "not valid UTF-8 at byte 6"),
+        (b'{"a":"\xed\xa0\x80"}', "not valid UTF-8 at byte 6"),
+        (b'{"a":' * 513 + b"1" + b"}" * 513, "deeper than 512"),
+        (b'{"a":' + b"[" * 100_000, "deeper than 512"),
+    ],
+)
+def test_what_is_not_a_json_document_is_refused(document: bytes, said: str) -> None:
+    with pytest.raises(CortexError, match=said) as refused:
+        submission.parse("digits", document)
+    assert refused.value.kind == "json.malformed"
+
+
+def test_half_a_surrogate_pair_in_an_unknown_name_is_told_as_it_was_sent() -> None:
+    assert submission.parse("digits", b'{"\\ud800":"\\udfff"}').warnings == ["\\ud800: unknown field, ignored"]

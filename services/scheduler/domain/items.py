@@ -10,12 +10,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import NoReturn
 
 import msgspec
 
+from services.common import json_text
 from services.common.errors import CortexError
 from services.common.names import MAX_ITEM_BYTES, MAX_JSON_DEPTH
-from services.scheduler.domain import raw_json
 from services.scheduler.domain.model import Cursor
 from services.scheduler.domain.partition import Partitioner
 
@@ -30,7 +31,6 @@ MAX_ITEM_DEPTH = MAX_JSON_DEPTH - 3
 _PLACE = "item_list.items"
 _TAIL_BYTES = 4 * 1024
 _BETWEEN = re.compile(rb"[\]}][ \t\r\n]*+(,)[ \t\r\n]*+[\[{]")
-_NO_ARRAY = re.compile(r"Expected `array`, got `(\w+)`")
 _SUSPICIOUS_BYTES = 2 * (MAX_ITEM_DEPTH + 1)
 """An item that is shorter cannot be nested too deep."""
 
@@ -44,10 +44,8 @@ def read_items(text: str | bytes, batch_size: int) -> list[bytes]:
     """
     data = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
     try:
-        raw_json.check_utf8(data)
+        json_text.check_utf8(data, _PLACE)
         pieces = _read(data, batch_size)
-    except UnicodeDecodeError as error:
-        raise CortexError("json.malformed", f"{_PLACE} is not UTF-8: {error.reason}") from error
     except RecursionError as error:
         raise _too_deep(_PLACE) from error
     if not pieces:
@@ -65,16 +63,16 @@ def _read(data: bytes, batch_size: int) -> list[bytes]:
         first_index += len(items)
         partitioner.feed_lengths(lengths)
         as_it_is = sum(lengths) == len(text) + 1  # no white space around items
-        stream = text + b"," if as_it_is else raw_json.unmasked(b",".join((*items, b"")))
+        stream = text + b"," if as_it_is else json_text.unmasked(b",".join((*items, b"")))
         pieces.extend(_pieces(stream, lengths))
     return pieces
 
 
 def _windows(data: bytes) -> Iterator[tuple[bytes, list[msgspec.Raw]]]:
     """Windows of the array's inside, with their items."""
-    start = len(data) - len(data.lstrip(raw_json.WHITE_SPACE)) + 1
+    start = len(data) - len(data.lstrip(json_text.WHITE_SPACE)) + 1
     if data[start - 1 : start] != b"[":
-        raise _not_an_array(data)
+        _refuse(data)
     first = start
     size = WINDOW_BYTES
     while start + size < len(data):
@@ -89,7 +87,7 @@ def _windows(data: bytes) -> Iterator[tuple[bytes, list[msgspec.Raw]]]:
     text = data[start:]
     items = _try(text)
     if items is None or (not items and start > first):  # nothing behind a comma
-        raise _not_an_array(data)
+        _refuse(data)
     yield text, items
 
 
@@ -105,7 +103,7 @@ def _guesses(data: bytes, start: int, target: int) -> Iterator[int]:
 def _try(behind_bracket: bytes) -> list[msgspec.Raw] | None:
     """The items, or None when this is not the inside of an array and its end."""
     try:
-        return raw_json.elements(b"[" + behind_bracket)
+        return json_text.elements(b"[" + behind_bracket)
     except msgspec.DecodeError:
         return None
 
@@ -121,7 +119,7 @@ def _check_items(first_index: int, items: Sequence[msgspec.Raw], lengths: Sequen
                 f"{_PLACE}[{first_index + index}] has {length - 1:,} bytes; an item must be smaller than"
                 f" {MAX_ITEM_BYTES:,} bytes: keep large data in files and submit their paths",
             )
-        if length >= _SUSPICIOUS_BYTES and raw_json.nested_deeper(bytes(items[index]), MAX_ITEM_DEPTH):
+        if length >= _SUSPICIOUS_BYTES and json_text.nested_deeper(bytes(items[index]), MAX_ITEM_DEPTH):
             raise _too_deep(f"{_PLACE}[{first_index + index}]")
 
 
@@ -136,12 +134,9 @@ def _pieces(stream: bytes, lengths: Sequence[int]) -> Iterator[bytes]:
 
 def _too_deep(place: str) -> CortexError:
     text = f"{place} is nested deeper than {MAX_JSON_DEPTH} arrays and objects, counted from the start of the request"
-    return CortexError("json.malformed", text)
+    return CortexError(json_text.MALFORMED, text)
 
 
-def _not_an_array(data: bytes) -> CortexError:
-    error = raw_json.error_in_array(data)
-    if found := _NO_ARRAY.match(error):
-        text = f"{_PLACE}: expected a list, found {found[1]}"
-        return CortexError("configreader.invalid_primitive_type", text)
-    return CortexError("json.malformed", f"{_PLACE} is not valid JSON: {error}")
+def _refuse(data: bytes) -> NoReturn:
+    json_text.check_array(data, _PLACE)
+    raise AssertionError("an array without mistakes has been read")

@@ -30,7 +30,7 @@ MAX_ADOPTED_GAP = 1_000_000
 """A returning worker cannot move the cursor further than this."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
 class Lease:
     """One batch in one worker's hands."""
 

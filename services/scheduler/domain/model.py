@@ -150,7 +150,7 @@ class Cursor:
     done: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
 class Outcome:
     """A batch's end. Recorded once; the first one stands."""
 

@@ -14,9 +14,9 @@ from itertools import accumulate, chain
 from operator import sub
 
 from services.common.errors import CortexError
+from services.common.json_text import elements
 from services.common.names import MAX_ITEM_BYTES
 from services.scheduler.domain.model import Cursor, Segment
-from services.scheduler.domain.raw_json import elements
 
 MAX_SEGMENT_BATCHES = 256
 

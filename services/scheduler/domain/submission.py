@@ -7,10 +7,8 @@ what this deployment cannot do. What is inside `item_list.items` is checked wher
 import re
 from dataclasses import dataclass
 
-import msgspec
-
+from services.common import json_text
 from services.common.errors import CortexError
-from services.common.names import MAX_JSON_DEPTH
 from services.scheduler.domain.model import DeadLetterQueue
 
 MAX_WORKERS = 10_000
@@ -27,10 +25,6 @@ MAX_RECEIVE_COUNT = 1000
 
 _SQS_ARN = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,80}(\.fifo)?")
 _S3_PATH = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]*/.*", re.DOTALL)
-_STRING = re.compile(
-    r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL
-)  # the end of the text ends a string too: never tried twice
-_SURROGATE = re.compile(r"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,23 +173,8 @@ def _checked_config(text: str) -> str:
     """The text when it is JSON; `""` for null."""
     if text.strip(" \t\r\n") in ("", "null"):
         return ""
-    if _depth(text) > MAX_JSON_DEPTH:  # before the decoder, which recurses
-        raise CortexError("json.malformed", f"config: it is nested deeper than {MAX_JSON_DEPTH} arrays and objects")
-    try:
-        # Half a surrogate pair (`\\ud800`) is correct JSON, RFC 8259 section 8.2, but the decoder refuses it.
-        msgspec.json.decode(_SURROGATE.sub(r"\1??????", text).encode(), type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise CortexError("json.malformed", f"config: this is not JSON: {error}") from error
+    data = text.encode(errors="surrogatepass")
+    json_text.check_utf8(data, "config")
+    json_text.check_depth(data, "config")  # before the decoder, which recurses
+    json_text.check_value(data, "config")
     return text
-
-
-def _depth(text: str) -> int:
-    """How deep arrays and objects nest, for text that is JSON; for other text some number."""
-    if text.count("[") + text.count("{") <= MAX_JSON_DEPTH:
-        return 0
-    depth = deepest = 0
-    for match in re.finditer(r"[\[{]+|[\]}]+", _STRING.sub("", text)):
-        run = match.group()
-        depth += len(run) if run[0] in "[{" else -len(run)
-        deepest = max(deepest, depth)
-    return deepest

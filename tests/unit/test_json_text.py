@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common import json_text
 from services.common.errors import CortexError
 from services.common.names import MAX_JSON_DEPTH
-from services.gateway import json_text
 
 
 def depth_of(value: Any) -> int:
@@ -41,7 +41,8 @@ VALUES = [
 @pytest.mark.parametrize("value", VALUES)
 def test_a_member_keeps_its_bytes(value: bytes) -> None:
     document = b'{"x": ' + value + b' , "lone": "\\ud801"}'
-    json_text.check(document)
+    json_text.check_utf8(document, "it")
+    json_text.check_value(document, "it")
     assert json_text.members(document, "it") == {"x": value, "lone": b'"\\ud801"'}
     assert json_text.members(b'{"x":' + value + b"}", "it") == {"x": value}
 
@@ -60,21 +61,29 @@ def test_any_json_that_python_writes_is_split_into_its_members(value: Any) -> No
     assert json_text.members(f'{{"value":{text}}}'.encode(), "it") == {"value": text.encode()}
 
 
-@pytest.mark.parametrize(
-    ("document", "said"),
-    [
-        (b"", "has no body"),
-        (b" \n", "has no body"),
-        (b"\xef\xbb\xbf{}", "byte order mark"),
-        (b'{"a":"\xff"}', "not valid UTF-8 at byte 6"),
-        (b'{"a":"\xed\xa0\x80"}', "not valid UTF-8 at byte 6"),
-        (b'{"a":' * 513 + b"1" + b"}" * 513, "deeper than 512"),
-        (b'{"a":' + b"[" * 100_000, "deeper than 512"),
-    ],
-)
-def test_what_is_not_a_json_document_is_refused(document: bytes, said: str) -> None:
-    with pytest.raises(CortexError, match=said) as refused:
-        json_text.check(document)
+@pytest.mark.parametrize("value", VALUES)
+def test_an_element_keeps_its_bytes(value: bytes) -> None:
+    found = json_text.elements(b"[ " + value + b' ,"\\ud801\\\\"\n]')
+    assert [json_text.unmasked(bytes(element)) for element in found] == [value, b'"\\ud801\\\\"']
+
+
+def test_a_name_may_hold_half_a_pair() -> None:
+    text = b'{"\\ud800":{"\\udfff\\\\":1}, "\xc3\xa9\\\\":2}'
+    assert json_text.members(text, "it") == {"\\ud800": b'{"\\udfff\\\\":1}', "\xe9\\\\": b"2"}
+
+
+def test_half_a_pair_passes_beside_every_character_that_could_mask_it() -> None:
+    text = "".join(map(chr, range(0x80, 0x800)))
+    assert json_text.members(f'{{"a":"{text}\\ud800\\\\"}}'.encode(), "it") == {"a": f'"{text}\\ud800\\\\"'.encode()}
+
+
+@pytest.mark.parametrize("filler", [0, 65_534, 65_535, 200_000])
+@pytest.mark.parametrize("bad", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f\x98"])
+def test_bytes_that_are_not_utf_8_are_told_with_their_place(bad: bytes, filler: int) -> None:
+    text = "\xe9".encode() + b"x" * filler
+    json_text.check_utf8(text, "it")
+    with pytest.raises(CortexError, match=f"it is not valid UTF-8 at byte {len(text)}: ") as refused:
+        json_text.check_utf8(text + bad + b'"', "it")
     assert refused.value.kind == "json.malformed"
 
 
@@ -103,6 +112,10 @@ def test_a_mistake_is_told_with_its_place(document: bytes, said: str) -> None:
     assert refused.value.kind == "json.malformed"
 
 
+def too_deep(text: bytes) -> bool:
+    return json_text.nested_deeper(text, MAX_JSON_DEPTH)
+
+
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 @pytest.mark.parametrize("filling", [b"", b'"]]]]", ', b'"\\"]]", ', b'"[[[[\\\\", '])
 def test_brackets_inside_of_strings_do_not_count(opening: bytes, filling: bytes) -> None:
@@ -112,16 +125,16 @@ def test_brackets_inside_of_strings_do_not_count(opening: bytes, filling: bytes)
         return level * (depth - 1) + b"[]" + closing * (depth - 1)
 
     assert depth_of(json.loads(nested(MAX_JSON_DEPTH))) == MAX_JSON_DEPTH
-    assert not json_text.too_deep(nested(MAX_JSON_DEPTH))
-    assert json_text.too_deep(nested(MAX_JSON_DEPTH + 1))
+    assert not too_deep(nested(MAX_JSON_DEPTH))
+    assert too_deep(nested(MAX_JSON_DEPTH + 1))
 
 
 def test_a_string_full_of_brackets_is_not_deep() -> None:
-    assert not json_text.too_deep(b'{"a":["' + b"[{" * 5000 + b'"]}')
+    assert not too_deep(b'{"a":["' + b"[{" * 5000 + b'"]}')
 
 
 def test_many_shallow_values_are_not_deep() -> None:
-    assert not json_text.too_deep(b"[" + b",".join([b'{"a":[1,[2]],"b":"x"}'] * 5000) + b"]")
+    assert not too_deep(b"[" + b",".join([b'{"a":[1,[2]],"b":"x"}'] * 5000) + b"]")
 
 
 @given(
@@ -134,5 +147,5 @@ def test_many_shallow_values_are_not_deep() -> None:
 def test_depth_is_measured_exactly_around_the_limit(value: Any) -> None:
     text = json.dumps(value).encode()
     room = MAX_JSON_DEPTH - depth_of(value)
-    assert not json_text.too_deep(b"[" * room + text + b"]" * room)
-    assert json_text.too_deep(b"[" * (room + 1) + text + b"]" * (room + 1))
+    assert not too_deep(b"[" * room + text + b"]" * room)
+    assert too_deep(b"[" * (room + 1) + text + b"]" * (room + 1))
