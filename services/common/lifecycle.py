@@ -6,6 +6,7 @@ not even after kill -9. A second signal ends the process at once.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -28,8 +29,13 @@ class Stop(asyncio.Event):
     at_once = False
 
 
-def run(main: Callable[[Stop], Awaitable[None]], lifeline_fd: int | None) -> int:
-    """Run a service until it ends; return its exit code. A `CortexError` ends it with one clear sentence."""
+def run(main: Callable[[Stop], Awaitable[None]], lifeline_fd: int | None, *, for_throughput: bool = False) -> int:
+    """Run a service until it ends; return its exit code. A `CortexError` ends it with one clear sentence.
+
+    `for_throughput`: for a process that every batch passes through; see `_tune`. Import what it needs before.
+    """
+    if for_throughput:
+        _tune()
 
     async def supervised() -> None:
         stop = Stop()
@@ -48,6 +54,20 @@ def run(main: Callable[[Stop], Awaitable[None]], lifeline_fd: int | None) -> int
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # this is the process's last word
         return 1
     return 0
+
+
+def _tune() -> None:
+    """Trade a little promptness for throughput; what is started from here is not affected.
+
+    As a batch process it does not push the container that it has just written to off its core for every answer: that
+    alone is a fifth of the throughput on a small machine. And what was imported is never garbage, so the collector
+    need not look at it again and again.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 def _on_signal(stop: Stop, number: int) -> None:

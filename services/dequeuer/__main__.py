@@ -32,7 +32,7 @@ def main() -> int:
         nonlocal code
         code = await wiring.run(settings, environ, stop)
 
-    return lifecycle.run(work, settings.lifeline_fd) or code
+    return lifecycle.run(work, settings.lifeline_fd, for_throughput=True) or code
 
 
 def _label_records(settings: Settings) -> None:

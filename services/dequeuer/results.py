@@ -84,14 +84,15 @@ class Reports:
         """Put what waits into a message."""
         pending, self._pending = self._pending, []
         for outcome in pending:
-            message.results.add(
+            result = message.results.add(
                 batch_index=outcome.batch,
                 epoch=outcome.epoch,
                 outcome=Result.OUTCOME_FAILED if outcome.error else Result.OUTCOME_SUCCEEDED,
                 http_status=outcome.status,
                 duration_seconds=outcome.duration_s,
-                error=outcome.error,
             )
+            if outcome.error:  # hardly ever, and an empty field costs as much as a full one
+                result.error = outcome.error
         returns, self._pending_returns = self._pending_returns, []
         message.returned.extend(
             ReturnedLease(batch_index=item.batch, epoch=item.epoch, lost_in_container=item.lost_in_container)

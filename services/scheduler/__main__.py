@@ -22,7 +22,7 @@ def main() -> int:
     # Late: gRPC reads the variables, and a mistake in the settings is told without waiting for it to load.
     from services.scheduler.wiring import serve
 
-    return lifecycle.run(lambda stop: serve(settings, environ, stop), settings.lifeline_fd)
+    return lifecycle.run(lambda stop: serve(settings, environ, stop), settings.lifeline_fd, for_throughput=True)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ class WorkerDriver(Protocol):
         """Remove what the job's workers leave behind, their kept output excepted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
 class Grant:
     """A lease on its way to a worker, with what the worker needs to deliver it."""
 
