@@ -63,7 +63,10 @@ async def deliver(port: int, batches: int, concurrency: int) -> None:
         if answered == batches:
             done.set()
 
-    reports = Reports(lambda: loop.call_soon(settle))
+    def settle_soon() -> None:
+        loop.call_soon(settle)
+
+    reports = Reports(settle_soon)
     spec = WorkerSpec(job_id="0000000000000001", port=port, max_concurrency=concurrency)
     async with asyncio.TaskGroup() as group:
         spans = Spans(start("bench"), spec.job_id, 0)
