@@ -47,6 +47,7 @@ class ScriptedDriver:
     killed: list[str] = field(default_factory=list)
     alive: set[str] = field(default_factory=set)
     job_specs: list[str] = field(default_factory=list)
+    cleaned: list[str] = field(default_factory=list)
     callback: Callable[[WorkerExit], None] = lambda _: None
 
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
@@ -69,7 +70,7 @@ class ScriptedDriver:
         self.job_specs.append(spec_json)
 
     async def clean_up(self, job_id: str) -> None:
-        pass
+        self.cleaned.append(job_id)
 
     def die(self, worker_id: str) -> None:
         """The worker's process is gone."""
@@ -83,6 +84,7 @@ class ScriptedWorker:
     def __init__(self, record: WorkerRecord, token: str, address: str) -> None:
         self.id = record.worker_id
         self.slot = record.slot
+        self.job_id = record.job_id
         self.token = token
         self.leases: dict[int, worker_service_pb2.Lease] = {}  # by batch
         self.recorded: set[int] = set()

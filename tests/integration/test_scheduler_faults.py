@@ -1,12 +1,22 @@
 """The scheduler under faults: over its real wire and its real ledger; the workers are scripted."""
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from tests.integration.scheduler_kit import ScriptedDriver, scheduler
+from cortex.batch.v1 import batch_service_pb2 as pb
+from cortex.batch.v1 import worker_service_pb2
+from services.common.errors import Category, CortexError
+from services.common.grpc_errors import from_rpc_error
+from services.scheduler.usecases import crew
+from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler
+
+DISK_FULL = CortexError("ledger.storage_full", "the disk is full", Category.STORAGE_FULL)
 
 
 @pytest.fixture
@@ -16,6 +26,24 @@ def driver() -> ScriptedDriver:
 
 def ended(job: Any) -> bool:
     return bool(job.HasField("end_time"))
+
+
+def health(phase: "worker_service_pb2.Health.Phase.ValueType") -> worker_service_pb2.WorkRequest:
+    return worker_service_pb2.WorkRequest(health=worker_service_pb2.Health(phase=phase))
+
+
+class Halfway:
+    """Stands for one of the ledger's writes: it tells when it is done, and its caller goes on only when let."""
+
+    def __init__(self, kit: Kit, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._write = getattr(kit.ledger, name)
+        self.done, self.go_on = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(kit.ledger, name, self)
+
+    async def __call__(self, *arguments: Any) -> None:
+        await self._write(*arguments)
+        self.done.set()
+        await self.go_on.wait()
 
 
 async def test_more_batches_come_back_at_once_than_are_kept_ready(tmp_path: Path, driver: ScriptedDriver) -> None:
@@ -32,3 +60,244 @@ async def test_more_batches_come_back_at_once_than_are_kept_ready(tmp_path: Path
         await replacement.answer_completion()
         job = await kit.until(job_id, ended)
         assert job.batch_counts.succeeded == 400
+
+
+async def test_a_broken_job_ends_with_its_workers_and_takes_no_other_along(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        sound, broken = await kit.submit("[1,2]"), await kit.submit("[3,4]")
+        workers = {worker.job_id: worker for worker in (await kit.worker(), await kit.worker())}
+        for worker in workers.values():
+            await worker.open(credit=1)
+            await worker.lease(1)
+
+        record = kit.ledger.record
+
+        async def break_one(job_id: str, *arguments: Any) -> None:
+            if job_id == broken:
+                raise RuntimeError("something nobody thought of")
+            await record(job_id, *arguments)
+
+        monkeypatch.setattr(kit.ledger, "record", break_one)
+        watching = asyncio.create_task(kit.until(broken, ended))
+        lease = workers[broken].leases[0]
+        await workers[broken].say(worker_service_pb2.WorkRequest(results=[workers[broken].result(lease)]))
+        job = await watching
+        assert job.status == Job.STATUS_UNEXPECTED_ERROR
+        assert "something nobody thought of" in job.reason
+        assert (job.batch_counts.pending, job.batch_counts.succeeded) == (2, 0)
+        async with asyncio.timeout(5):
+            await workers[broken].ended.wait()
+        assert workers[broken].id in driver.killed
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await kit.batch.StopJob(pb.StopJobRequest(api_name="hello", job_id=broken))
+        assert from_rpc_error(error.value).kind == "job.job_is_not_in_progress"
+
+        await workers[sound].work_off()
+        await workers[sound].answer_completion()
+        assert (await kit.until(sound, ended)).status == Job.STATUS_SUCCEEDED
+        assert broken in driver.cleaned
+        assert not await kit.ledger.workers(broken)
+
+
+async def test_a_job_whose_api_cannot_be_read_keeps_the_scheduler_from_nothing(
+    tmp_path: Path, driver: ScriptedDriver
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        unreadable = await kit.submit("[1]")
+        version = await kit.ledger.api("hello")
+        assert version is not None
+        await kit.batch.DeployApis(
+            pb.DeployApisRequest(file_name="hello.yaml", config=API_FILE.replace(b"serve", b"serve2"))
+        )
+        sound = await kit.submit("[2]")
+        await kit.ledger.put_apis([replace(version, spec_json="{}")])
+    driver.alive.clear()
+    driver.started = asyncio.Queue()
+    async with scheduler(tmp_path, driver) as kit:
+        job = await kit.job(unreadable)
+        assert job.status == Job.STATUS_UNEXPECTED_ERROR
+        assert "cannot be read" in job.reason
+        worker = await kit.worker()
+        await worker.open()
+        await worker.work_off()
+        await worker.answer_completion()
+        assert (await kit.until(sound, ended)).status == Job.STATUS_SUCCEEDED
+
+
+async def test_a_job_runs_also_when_its_client_went_away_while_it_was_stored(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        storing = Halfway(kit, "add_job", monkeypatch)
+        request = pb.SubmitJobRequest(api_name="hello", workers=1)
+        request.item_list.items_json, request.item_list.batch_size = "[1]", 1
+        call: Any = kit.batch.SubmitJob(request)
+        waiting = asyncio.ensure_future(call)
+        async with asyncio.timeout(5):
+            await storing.done.wait()
+        waiting.cancel()
+        # The scheduler hears of it before it hears of this one.
+        await kit.batch.ListApis(pb.ListApisRequest())
+        storing.go_on.set()
+        worker = await kit.worker()
+        await worker.open()
+        await worker.work_off()
+
+
+async def test_deleting_an_api_stops_its_jobs_also_when_the_client_went_away(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]")
+        deleting = Halfway(kit, "delete_api", monkeypatch)
+        waiting = asyncio.ensure_future(kit.batch.DeleteApi(pb.DeleteApiRequest(name="hello")))
+        async with asyncio.timeout(5):
+            await deleting.done.wait()
+        waiting.cancel()
+        await kit.batch.ListApis(pb.ListApisRequest())
+        deleting.go_on.set()
+        assert (await kit.until(job_id, ended)).status == Job.STATUS_STOPPED
+
+
+async def test_a_job_does_not_wait_for_ever_for_a_worker_that_was_ready_once(
+    tmp_path: Path, driver: ScriptedDriver
+) -> None:
+    async with scheduler(tmp_path, driver, deadline_seconds=1.0) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1,2]")
+        worker = await kit.worker()
+        await worker.open(credit=1)
+        await worker.send(worker.result((await worker.lease(1))[0]))
+        await worker.say(health(worker_service_pb2.Health.PHASE_NOT_READY))
+        job = await kit.until(job_id, ended)
+        assert job.status == Job.STATUS_WORKER_ERROR
+        assert "no worker was ready any more for 1 s" in job.reason
+        assert (job.batch_counts.succeeded, job.batch_counts.pending) == (1, 1)
+
+
+async def test_a_job_does_not_wait_for_ever_for_the_worker_that_was_asked_for_on_job_complete(
+    tmp_path: Path, driver: ScriptedDriver
+) -> None:
+    async with scheduler(tmp_path, driver, deadline_seconds=1.0) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]", workers=2)
+        one, two = await kit.worker(), await kit.worker()
+        await one.open()
+        await two.open(credit=0)
+        await one.work_off()
+        await one.say(health(worker_service_pb2.Health.PHASE_NOT_READY))
+        job = await kit.until(job_id, ended)
+        assert job.status == Job.STATUS_WORKER_ERROR
+        assert "worker 0, which was asked for /on-job-complete" in job.reason
+        assert two.completions_asked == 0
+
+
+async def test_a_worker_that_said_goodbye_and_hangs_is_replaced(tmp_path: Path, driver: ScriptedDriver) -> None:
+    async with scheduler(tmp_path, driver, grace_seconds=0.2) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]")
+        worker = await kit.worker()
+        await worker.open(credit=0)
+        await worker.say(worker_service_pb2.WorkRequest(goodbye=worker_service_pb2.Goodbye(reason="told to")))
+        await worker.close()
+        replacement = await kit.worker()
+        assert worker.id in driver.killed
+        await replacement.open()
+        await replacement.work_off()
+        await replacement.answer_completion()
+        assert (await kit.until(job_id, ended)).status == Job.STATUS_SUCCEEDED
+
+
+async def test_a_full_disk_delays_workers_and_ends_no_job(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "STORAGE_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("services.scheduler.usecases.job_run.PERSIST_RETRY_SECONDS", 0.01)
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        refused = dict.fromkeys(("put_worker", "write_job_spec"), 0)
+
+        def refuse_at_first(owner: Any, name: str) -> None:
+            write = getattr(owner, name)
+
+            async def refusing(*arguments: Any) -> Any:
+                refused[name] += 1
+                if refused[name] <= 2 * crew.MAX_FAILED_STARTS:
+                    raise DISK_FULL
+                return await write(*arguments)
+
+            monkeypatch.setattr(owner, name, refusing)
+
+        refuse_at_first(kit.ledger, "put_worker")
+        refuse_at_first(driver, "write_job_spec")
+        job_id = await kit.submit("[1]")
+        worker = await kit.worker()
+        await worker.open()
+        await worker.work_off()
+        await worker.answer_completion()
+        assert (await kit.until(job_id, ended)).status == Job.STATUS_SUCCEEDED
+
+
+async def test_counts_do_not_change_any_more_once_a_job_is_over(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1,2,3]")
+        worker = await kit.worker()
+        await worker.open(credit=2)
+        first, second = await worker.lease(2)
+        recording = Halfway(kit, "record", monkeypatch)
+        await worker.say(worker_service_pb2.WorkRequest(results=[worker.result(first)]))
+        async with asyncio.timeout(5):
+            await recording.done.wait()
+        stopping = asyncio.ensure_future(kit.batch.StopJob(pb.StopJobRequest(api_name="hello", job_id=job_id)))
+        recording.go_on.set()
+        await stopping
+        job = await kit.job(job_id)
+        assert job.status == Job.STATUS_STOPPED
+        assert (job.batch_counts.succeeded, job.batch_counts.pending, job.batch_counts.leased) == (1, 2, 0)
+        await worker.send(worker.result(second))  # told to forget it
+        driver.die(worker.id)
+        last = await kit.until(job_id, ended)
+        assert (last.batch_counts, last.metrics) == (job.batch_counts, job.metrics)
+        record = await kit.ledger.job(job_id)
+        assert record is not None
+        assert record.tally.batches_succeeded == 1
+
+
+async def test_nobody_completes_a_job_that_has_open_batches(tmp_path: Path, driver: ScriptedDriver) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1,2]")
+        worker = await kit.worker()
+        await worker.open(completing=True, credit=1)
+        await worker.say(
+            worker_service_pb2.WorkRequest(completion=worker_service_pb2.CompletionResult(http_status=200))
+        )
+        await worker.send(worker.result((await worker.lease(1))[0]))
+        await worker.work_off()
+        assert not ended(await kit.job(job_id))
+        await worker.answer_completion()
+        job = await kit.until(job_id, ended)
+        assert (job.status, job.batch_counts.succeeded) == (Job.STATUS_SUCCEEDED, 2)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+async def test_a_duration_that_is_none_spoils_no_record(tmp_path: Path, driver: ScriptedDriver, seconds: float) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]")
+        worker = await kit.worker()
+        await worker.open()
+        result = worker.result((await worker.lease(1))[0])
+        result.duration_seconds = seconds
+        await worker.send(result)
+        job = await kit.job(job_id)
+        assert (job.metrics.succeeded, job.metrics.succeeded_seconds) == (1, 0.0)

@@ -24,6 +24,8 @@ JOBS_READ_AT_ONCE = 10
 """For a page: each may have a `config` of 10 MiB."""
 MIN_WATCH_INTERVAL_SECONDS = 0.005
 """Between two messages of a watch: a running job changes thousands of times a second."""
+WATCH_SHARE_SECONDS = 0.001
+"""The same, for each watch of the job: many of them together must not keep the scheduler from its work."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -76,9 +78,12 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         """Delete an API and stop its jobs."""
         if await self._ledger.api(request.name) is None:
             raise CortexError("resources.api_not_deployed", f"{request.name} is not deployed", Category.NOT_FOUND)
-        await self._ledger.delete_api(request.name)
-        await self._jobs.stop_all(request.name)
+        await self._jobs.to_the_end(self._delete(request.name))
         return pb.DeleteApiResponse()
+
+    async def _delete(self, name: str) -> None:
+        await self._ledger.delete_api(name)
+        await self._jobs.stop_all(name)
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
         """Accept a job."""
@@ -138,7 +143,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
                 if view.job.state.status.final:
                     return
                 await changed.wait()
-                await _pause(run.over, interval)
+                await _pause(run.over, max(interval, run.watchers * WATCH_SHARE_SECONDS))
         finally:
             run.unwatch(changed)
 

@@ -7,6 +7,7 @@ one, so that a busy stream carries few, large messages.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from math import isfinite
 from typing import Any
 
 import grpc
@@ -125,21 +126,27 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     async def Work(self, request_iterator: AsyncIterator[Request], context: Context) -> AsyncIterator[Response]:  # noqa: N802  # gRPC names the method
         """One worker's stream, from its hello until one side ends it."""
-        hello = await anext(request_iterator, None)
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS * SILENT_HEARTBEATS):
+                hello = await anext(request_iterator, None)
+        except TimeoutError:
+            return
         if hello is None:
             return
         run, worker, identity = admit(self._jobs, self._tokens, hello.hello.token, hello.hello.worker_id)
         link = StreamLink()
         results = [_result(result) for result in hello.results]
         held = [HeldLease(lease.batch_index, lease.epoch, lease.attempt) for lease in hello.hello.held]
-        link.send_welcome(run.hello(worker, link, held, results, completing=hello.hello.completing))
-        _obey(run, worker, link, hello)
-        reader = asyncio.create_task(self._read(request_iterator, run, worker, identity, link))
+        reader: asyncio.Task[None] | None = None
         try:
+            link.send_welcome(run.hello(worker, link, held, results, completing=hello.hello.completing))
+            _obey(run, worker, link, hello)
+            reader = asyncio.create_task(self._read(request_iterator, run, worker, identity, link))
             async for message in link.messages():
                 yield message
         finally:
-            reader.cancel()
+            if reader is not None:
+                reader.cancel()
             run.disconnected(worker, link)
 
     async def _read(
@@ -151,6 +158,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             while True:
                 async with asyncio.timeout(HEARTBEAT_SECONDS * SILENT_HEARTBEATS):
                     request = await anext(requests)
+                if link.closed:
+                    return  # what a replaced stream still says is out of date
                 _obey(run, worker, link, request)
                 if loop.time() > renew_at:
                     renew_at = loop.time() + identity.renew_seconds
@@ -164,6 +173,9 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         except Exception:  # the border of this task: the stream ends, the job goes on
             log.exception("the stream of worker %s failed", worker.id)
             link.close("internal error")
+        finally:
+            # Not left to the sending side alone: it may be stuck in a message that the worker does not take.
+            run.disconnected(worker, link)
 
 
 def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> None:
@@ -195,6 +207,6 @@ def _result(message: Any) -> AttemptResult:
         message.epoch,
         message.outcome == SUCCEEDED,
         message.http_status,
-        message.duration_seconds,
+        max(0.0, message.duration_seconds) if isfinite(message.duration_seconds) else 0.0,
         message.error,
     )

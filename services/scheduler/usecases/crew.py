@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from services.common.errors import CortexError
+from services.common.errors import Category, CortexError
 from services.scheduler.domain.model import ApiVersion, JobRecord, JobStatus, WorkerRecord
 from services.scheduler.usecases.ports import Ledger, WorkerDriver, WorkerExit, WorkerLink
 
@@ -23,6 +23,8 @@ MAX_FAILED_STARTS = 5
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 UNKNOWN_PROCESS_GRACE_SECONDS = 5.0
 """For a worker of which a crash left no process id: if it was started at all, it calls within this."""
+STORAGE_RETRY_SECONDS = 2.0
+"""A worker that could not be started because the disk is full is tried again so soon, and that is not its failure."""
 
 
 class Phase(Enum):
@@ -112,6 +114,9 @@ class Crew:
         self._deadline: asyncio.TimerHandle | None = None
         self._failed_starts: Counter[int] = Counter()  # by slot: dequeuers in a row that ended without a batch
         self._ended = asyncio.Event()
+        self._was_ready = False
+        self._last_failure = ""
+        self._needed: str | None = None
         self.ending = False
         self.members: dict[str, Worker] = {}
 
@@ -121,7 +126,7 @@ class Crew:
         """After a restart: take over the workers that may still be there; say whom to wait for."""
         for record in known:
             if record.pid is not None and not await self._driver.adopt(record):
-                await self._ledger.remove_worker(record.worker_id)
+                await self._forget(record.worker_id)
                 continue
             worker = self.members[record.worker_id] = Worker(record)
             self._await_return(worker, UNKNOWN_PROCESS_GRACE_SECONDS if record.pid is None else None)
@@ -129,7 +134,7 @@ class Crew:
 
     def fill(self, size: int) -> None:
         """Start a worker in every empty slot of `size`."""
-        self._start_deadline()
+        self._watch_readiness()
         taken = {worker.record.slot for worker in self.members.values()}
         for slot in range(size):
             if slot not in taken:
@@ -149,28 +154,43 @@ class Crew:
             await self._ledger.put_worker(worker.record)
         except CortexError as error:
             log.error("job %s: worker %d cannot be started: %s", self._job.spec.job_id, slot, error.message)
-            await self._gone(worker, f"a worker could not be started: {error.message}")
+            blameless = error.category is Category.STORAGE_FULL
+            await self._gone(worker, f"a worker could not be started: {error.message}", blameless=blameless)
             return
         if worker.id not in self.members:
             await self._driver.kill(worker.record)  # the job ended meanwhile
-            await self._forget(worker)
+            await self._forget(worker.id)
             return
         self._on_created()
         if worker.link is None:
             self._await_return(worker)
 
-    def _start_deadline(self) -> None:
-        if self._deadline is None:
+    def need(self, worker_id: str | None) -> None:
+        """All depends on this worker now; None: any will do."""
+        if worker_id != self._needed:
+            self._needed = worker_id
+            self._watch_readiness()
+
+    def _watch_readiness(self) -> None:
+        """Arm the deadline whenever nobody is ready who could bring the job forward: no job waits for ever."""
+        ready = [worker.id for worker in self.members.values() if worker.health.phase is Phase.READY]
+        self._was_ready |= bool(ready)
+        if self.ending or (ready if self._needed is None else self._needed in ready):
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+        elif self._deadline is None:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(self._settings.startup_deadline_seconds, self._too_late)
 
     def _too_late(self) -> None:
-        reasons = sorted({worker.health.reason for worker in self.members.values()} - {""})
+        reasons = sorted({worker.health.reason for worker in self.members.values()} - {""}) or [self._last_failure]
         seconds = self._settings.startup_deadline_seconds
-        self._on_hopeless(
-            JobStatus.WORKER_ERROR,
-            f"no worker became ready within {seconds:g} s" + (f": {'; '.join(reasons)}" if reasons else ""),
-        )
+        what = "no worker became ready within" if not self._was_ready else "no worker was ready any more for"
+        if (needed := self.members.get(self._needed or "")) is not None:
+            what = f"worker {needed.record.slot}, which was asked for /on-job-complete, was not ready for"
+        why = "; ".join(reasons)
+        self._on_hopeless(JobStatus.WORKER_ERROR, f"{what} {seconds:g} s" + (f": {why}" if why else ""))
 
     # What workers say
 
@@ -189,15 +209,14 @@ class Crew:
         if worker.link is not link:
             return
         worker.link = None
-        if not worker.leaving and worker.id in self.members:
+        if worker.id in self.members:  # also when it said that it leaves: its process may hang
             self._await_return(worker)
 
     def health_changed(self, worker: Worker, health: Health) -> None:
         """A worker's containers changed."""
         worker.health = health
-        if health.phase is Phase.READY and self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        worker.leaving |= health.phase is Phase.TERMINATING
+        self._watch_readiness()
         if health.failed_starts >= MAX_FAILED_STARTS:
             status = JobStatus.WORKER_OOM if health.out_of_memory else JobStatus.WORKER_ERROR
             self._on_hopeless(
@@ -231,23 +250,25 @@ class Crew:
         if worker is not None:
             self._spawn(self._gone(worker, exit_.reason), f"end worker {worker.record.slot}")
 
-    async def _gone(self, worker: Worker, reason: str) -> None:
-        """Take a worker out, for good, and put another one in its slot."""
+    async def _gone(self, worker: Worker, reason: str, *, blameless: bool = False) -> None:
+        """Take a worker out, for good, and put another one in its slot. `blameless`: its end is not its failure."""
         if self.members.pop(worker.id, None) is None:
             return
         if worker.grace is not None:
             worker.grace.cancel()
         if worker.link is not None:
             worker.link.close("the worker is gone")
+        self._last_failure = reason
+        self._watch_readiness()
         await self._driver.kill(worker.record)
-        await self._forget(worker)
+        await self._forget(worker.id)
         self._on_lost(worker)
         if self.ending:
             if not self.members:
                 self._ended.set()
             return
         slot = worker.record.slot
-        self._failed_starts[slot] += 0 if worker.delivered else 1
+        self._failed_starts[slot] += 0 if worker.delivered or blameless else 1
         failed = self._failed_starts[slot]
         if failed >= MAX_FAILED_STARTS:
             self._on_hopeless(
@@ -256,22 +277,22 @@ class Crew:
             )
             return
         delay = BACKOFF_SECONDS[min(max(failed - 1, 0), len(BACKOFF_SECONDS) - 1)]
+        delay = STORAGE_RETRY_SECONDS if blameless else delay
         self._spawn(self._start(slot, delay), f"start worker {slot}")
 
-    async def _forget(self, worker: Worker) -> None:
+    async def _forget(self, worker_id: str) -> None:
         try:
-            await self._ledger.remove_worker(worker.id)
+            await self._ledger.remove_worker(worker_id)
         except CortexError as error:
             # It stays known; the next start of the scheduler finds that its process is gone.
-            log.warning("worker %s stays in the ledger: %s", worker.id, error.message)
+            log.warning("worker %s stays in the ledger: %s", worker_id, error.message)
 
     # Ending
 
     async def end(self, reason: str, grace_seconds: float, patience_seconds: float) -> None:
         """Tell all workers to end; kill those that have not within `patience_seconds`."""
         self.ending = True
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._watch_readiness()
         for worker in list(self.members.values()):
             worker.leaving = True
             if worker.link is not None:
@@ -286,6 +307,19 @@ class Crew:
         except TimeoutError:
             for worker in list(self.members.values()):
                 await self._gone(worker, "it did not end in time")
+
+    async def abandon(self) -> None:
+        """End all workers at once and tell nobody: the job is broken."""
+        self.ending = True
+        self._watch_readiness()
+        while self.members:
+            _, worker = self.members.popitem()
+            if worker.grace is not None:
+                worker.grace.cancel()
+            if worker.link is not None:
+                worker.link.close("the job is over")
+            await self._driver.kill(worker.record)
+            await self._forget(worker.id)
 
     def counts(self) -> Counter[str]:
         """Workers by phase."""

@@ -38,7 +38,7 @@ STOP_GRACE_SECONDS = 5.0
 """For the containers of a job that is over: from being told to end until they are killed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
 class AttemptResult:
     """How one attempt ended, as its worker reports it."""
 
@@ -99,6 +99,7 @@ class JobRun:
         self._watchers: set[asyncio.Event] = set()
         self._recovering: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
+        self._frozen = False  # the end is decided: nothing counts any more, so that a final state is final
         self._trace = around.trace(job)
         self._book = LeaseBook(around.ledger.generation)
         self._feed = Feed(around.ledger, job.spec.job_id, self._book, self._dispatch)
@@ -157,6 +158,11 @@ class JobRun:
         """Workers by state."""
         return dict(self._crew.counts())
 
+    @property
+    def watchers(self) -> int:
+        """How many watch the job."""
+        return len(self._watchers)
+
     def watch(self) -> asyncio.Event:
         """An event that is set at every change, until `unwatch`."""
         changed = asyncio.Event()
@@ -171,6 +177,15 @@ class JobRun:
 
     async def run(self, resumed: bool) -> None:
         """Live until the job is over and its workers are gone. Cancelled: leave everything as it is, durably."""
+        timeout = self._arm_timeout()
+        try:
+            await self._run(resumed)
+        finally:
+            self._tasks = None
+            if timeout is not None:
+                timeout.cancel()
+
+    async def _run(self, resumed: bool) -> None:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             background = [
@@ -178,25 +193,40 @@ class JobRun:
                 tasks.create_task(self._recorder.run(), name="recorder"),
                 tasks.create_task(self._feed.run(), name="feed"),
             ]
-            timeout = self._arm_timeout()
-            await self._around.driver.write_job_spec(self._job, self._around.job_document(self._job))
             if resumed:
                 await self._recover()
-            else:
-                self._feed.extend(self._job.cursor.next_index)
-            self._crew.fill(self._job.spec.workers)
-            splitting = tasks.create_task(self._split_rest(), name="split")
+            self._feed.extend(self._job.cursor.next_index)
+            beginning = tasks.create_task(self._begin(), name="begin")
             self._settle()
             await self.over.wait()
-            if timeout is not None:
-                timeout.cancel()
-            splitting.cancel()
+            beginning.cancel()
             reason = f"the job is over: {self._life.state.status.value}"
             await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
             await self._around.driver.clean_up(self.id)
             self.gone.set()
             for task in background:
                 task.cancel()
+
+    async def _begin(self) -> None:
+        """Start the workers, and split the rest of the input while they work."""
+        await self._until_done(self._describe)
+        self._crew.fill(self._job.spec.workers)
+        await self._split_rest()
+
+    async def abandon(self, error: Exception) -> None:
+        """`run` broke: end the workers, and the job, whatever there is left of both."""
+        await self._crew.abandon()
+        if not self.over.is_set():
+            reason = f"the system failed: {_cause(error)}"
+            now_ns = self._around.clock.now_ns()
+            state = replace(self._life.state, status=JobStatus.UNEXPECTED_ERROR, reason=reason, ended_ns=now_ns)
+            await self._until_done(partial(self._around.ledger.set_state, self.id, state))
+            self._life = Life(state, lifecycle.Phase.OVER)
+            self._trace.finished(state, self._recorder.tally)
+            self.over.set()
+        await self._around.driver.clean_up(self.id)
+        self.gone.set()
+        self._changed()
 
     async def hand_back(self, grace_seconds: float) -> None:
         """The scheduler ends: let the workers finish or give back what they hold, within the grace."""
@@ -218,7 +248,6 @@ class JobRun:
         known = await self._around.ledger.workers(self.id)
         self._recovering = {record.worker_id for record in known}
         self._recovering &= await self._crew.adopt(known)
-        self._feed.extend(self._job.cursor.next_index)
 
     async def _split_rest(self) -> None:
         """Split what of the input is not in batches yet, while work goes on."""
@@ -259,6 +288,9 @@ class JobRun:
             for effect in effects:
                 match effect:
                     case lifecycle.Persist():
+                        if life.phase is lifecycle.Phase.OVER:
+                            self._frozen = True
+                            await self._recorder.flush()
                         await self._until_done(partial(self._around.ledger.set_state, self.id, life.state))
                     case lifecycle.AskCompletion(worker):
                         link = self._crew.members[worker].link if worker in self._crew.members else None
@@ -266,20 +298,34 @@ class JobRun:
                             link.send_complete(self._trace.job_complete())
                     case lifecycle.DescribeJob():
                         self._life = life
-                        await self._around.driver.write_job_spec(self.record, self._around.job_document(self.record))
+                        await self._describe_soon()
                         self._settle()
                     case lifecycle.EndWorkers():
                         self._life = life
                         self._trace.finished(life.state, self._recorder.tally)
                         self.over.set()
             self._life = life
+            self._crew.need(life.completer)
             self._changed()
 
+    async def _describe(self) -> None:
+        """Tell the containers what the job is."""
+        await self._around.driver.write_job_spec(self.record, self._around.job_document(self.record))
+
+    async def _describe_soon(self) -> None:
+        """The same now, or else when the disk takes it; the job's end must not wait for that."""
+        try:
+            await self._describe()
+        except CortexError as error:
+            log.error("job %s: its specification will be written later: %s", self.id, error.message)
+            self._spawn(self._until_done(self._describe), "describe")
+
     async def _until_done(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Repeat a write until the ledger takes it."""
-        while True:
+        """Repeat a write until it succeeds, or does not matter any more."""
+        while not self.over.is_set():
             try:
-                return await write()
+                await write()
+                return
             except CortexError as error:
                 log.error("job %s: cannot be written, trying again: %s", self.id, error.message)
                 await asyncio.sleep(PERSIST_RETRY_SECONDS)
@@ -288,18 +334,24 @@ class JobRun:
         for watcher in self._watchers:
             watcher.set()
 
+    @property
+    def _all_final(self) -> bool:
+        """Whether all of the job's outcomes are on disk."""
+        tally, total = self._recorder.tally, self._life.state.total_batches
+        return total is not None and tally.batches_succeeded + tally.batches_failed >= total
+
     def _settle(self) -> None:
         """Tell the job's life how the batches stand, where that can matter."""
-        tally, total = self._recorder.tally, self._life.state.total_batches
-        final = tally.batches_succeeded + tally.batches_failed
-        if total is None or final < total or self._recovering:
+        if not self._all_final or self._recovering:
             return
+        tally = self._recorder.tally
+        final = tally.batches_succeeded + tally.batches_failed
         ready = sorted((w for w in self._crew.members.values() if w.usable), key=lambda worker: worker.record.slot)
         candidates = tuple(worker.id for worker in ready)
         self._post(lifecycle.Settled(final, tally.batches_failed, self._book.leased, candidates))
 
     def _dispatch(self) -> None:
-        if self.over.is_set() or self._crew.ending or self._recovering or self._recorder.backlog > MAX_BACKLOG:
+        if self._frozen or self._crew.ending or self._recovering or self._recorder.backlog > MAX_BACKLOG:
             return
         self._dispatcher.dispatch(self._crew.members.values(), input_split=self._life.state.total_batches is not None)
 
@@ -337,6 +389,7 @@ class JobRun:
         `completing`: it has been told to POST /on-job-complete.
         """
         self._crew.connected(worker, link)
+        held = sorted(held, key=lambda lease: lease.epoch)  # as they were given: the oldest are in the container
         known = self._feed.known
         dropped = [
             lease.epoch
@@ -351,7 +404,7 @@ class JobRun:
             if lease.epoch not in remembered:
                 self._release(worker, lease, lost=False)
         worker.held_bytes = sum(lease.size for lease in self._book.held(worker.id))
-        if completing:
+        if completing and self._all_final:
             self._post(lifecycle.CompletionUnderWay(worker.id))
         elif self._life.completer == worker.id:
             link.send_complete(self._trace.job_complete())  # the request was lost with the last stream
@@ -400,13 +453,16 @@ class JobRun:
 
     def _take(self, worker: Worker, result: AttemptResult) -> bool:
         """Take a result for recording. False when it counts for nothing."""
+        if self._frozen:
+            return False
         index, acknowledgement = result.index, Acknowledgement(worker.id, result.epoch)
         worker.held_bytes -= self._book.size_of(index, result.epoch)
         attempts = self._book.attempts(index) + 1
+        if result.succeeded or result.http_status:
+            self._crew.delivered(worker)
         if result.succeeded:
             verdict, lease = self._book.succeed(index)
             self._free(worker, lease)
-            self._crew.delivered(worker)
         else:
             verdict = self._book.fail(index, result.epoch)
         match verdict:
@@ -440,7 +496,7 @@ class JobRun:
         for entry in returned:
             worker.revoked.discard(entry.epoch)
             lease = self._book.lease(entry.index, entry.epoch)
-            if lease is not None:
+            if lease is not None and lease.worker == worker.id:
                 self._release(worker, lease, lost=entry.lost_in_container)
         self._feed.wake()
         self._settle()
@@ -458,6 +514,8 @@ class JobRun:
         self._post(lifecycle.CompletionAnswered(worker_id, completion, failed, example, now_ns))
 
     def _release(self, worker: Worker, lease: Lease, *, lost: bool) -> None:
+        if self._frozen:
+            return
         worker.held_bytes -= lease.size
         verdict = self._book.release(lease.index, lease.epoch, lost=lost)
         history = self._book.histories.get(lease.index, History())
@@ -481,3 +539,10 @@ class JobRun:
         self._recovered(worker)
         self._settle()
         self._changed()
+
+
+def _cause(error: BaseException) -> str:
+    """What broke, for people."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error.message if isinstance(error, CortexError) else f"{type(error).__name__}: {error}"

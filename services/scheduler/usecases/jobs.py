@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.api_config import load_api
@@ -11,6 +13,8 @@ from services.scheduler.usecases.job_run import JobRun, Surroundings
 from services.scheduler.usecases.ports import WorkerExit
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Jobs:
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
+        self._promises: set[asyncio.Task[Any]] = set()
         around.driver.on_exit(self._worker_exited)
 
     # Beginning and ending
@@ -66,7 +71,13 @@ class Jobs:
             reason = f"version {job.spec.api_id} of {job.spec.api_name} is not known"
             await self._fail(job, reason)
             return
-        run = JobRun(self._around, api, job, load_api(api).pod.max_concurrency)
+        try:
+            max_concurrency = load_api(api).pod.max_concurrency
+        except Exception as error:  # the border of a job: one that cannot be run must not take others along
+            log.exception("job %s: version %s of %s cannot be read", job.spec.job_id, api.api_id, api.name)
+            await self._fail(job, f"version {api.api_id} of {api.name} cannot be read: {error}")
+            return
+        run = JobRun(self._around, api, job, max_concurrency)
         self._runs[run.id] = run
         self._tasks[run.id] = asyncio.create_task(self._live(run, resumed), name=f"job {run.id}")
 
@@ -75,8 +86,7 @@ class Jobs:
             await run.run(resumed)
         except Exception as error:  # the border of a job's task: one broken job must not take others along
             log.exception("job %s failed unexpectedly", run.id)
-            if not run.over.is_set():
-                await self._fail(run.record, f"the system failed: {error}")
+            await run.abandon(error)
         finally:
             if not self._closing:
                 self._runs.pop(run.id, None)
@@ -105,6 +115,13 @@ class Jobs:
         for run in self._runs.values():
             if run.worker(exit_.worker_id) is not None:
                 run.exited(exit_)
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what must not stop halfway, also when the client that asked for it goes away."""
+        task = asyncio.create_task(work)
+        self._promises.add(task)
+        task.add_done_callback(self._promises.discard)
+        return await asyncio.shield(task)
 
     # Looking
 
@@ -137,11 +154,11 @@ class Jobs:
         await self.view(api_name, job_id)
         run = self._runs.get(job_id)
         if run is None or run.over.is_set():
-            raise CortexError(
-                "job.job_is_not_in_progress", f"job {job_id} of {api_name} is over already", Category.CONFLICT
-            )
+            raise _over_already(api_name, job_id)
         run.end(JobStatus.STOPPED, "a user stopped it")
         await run.over.wait()
+        if run.record.state.status is not JobStatus.STOPPED:
+            raise _over_already(api_name, job_id)  # it ended by itself while this was on its way
 
     async def stop_all(self, api_name: str) -> None:
         """Stop the running jobs of an API."""
@@ -150,6 +167,10 @@ class Jobs:
             run.end(JobStatus.STOPPED, "its API was deleted")
         for run in runs:
             await run.over.wait()
+
+
+def _over_already(api_name: str, job_id: str) -> CortexError:
+    return CortexError("job.job_is_not_in_progress", f"job {job_id} of {api_name} is over already", Category.CONFLICT)
 
 
 def _live_view(run: JobRun) -> JobView:

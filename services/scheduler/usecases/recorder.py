@@ -23,7 +23,7 @@ MAX_BACKLOG = 8192
 """While more outcomes than this wait to be written, no batches are leased."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
 class Acknowledgement:
     """Whom to tell that a result is on disk."""
 
@@ -51,6 +51,8 @@ class Recorder:
         self._histories: dict[int, History] = {}
         self._next = _Running(tally)
         self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.tally = tally
         """Counts of what is on disk."""
         self.trouble = ""
@@ -70,7 +72,7 @@ class Recorder:
             self._next.attempt(outcome.succeeded, seconds)
         if acknowledgement is not None:
             self._acknowledgements.append(acknowledgement)
-        self._work.set()
+        self._wake()
 
     def setback(self, index: int, history: History, *, attempt: bool, acknowledgement: Acknowledgement | None) -> None:
         """A batch goes on with one more failed attempt, or one more lost worker, behind it."""
@@ -79,12 +81,20 @@ class Recorder:
             self._next.attempt(succeeded=False, seconds=0.0)
         if acknowledgement is not None:
             self._acknowledgements.append(acknowledgement)
-        self._work.set()
+        self._wake()
 
     def acknowledge_with_next(self, acknowledgement: Acknowledgement) -> None:
         """A result whose batch is just being recorded by another one: tell its worker along with that."""
         self._acknowledgements.append(acknowledgement)
+        self._wake()
+
+    async def flush(self) -> None:
+        """Wait until nothing waits to be written."""
+        await self._idle.wait()
+
+    def _wake(self) -> None:
         self._work.set()
+        self._idle.clear()
 
     async def run(self) -> None:
         """Write what gathers until cancelled."""
@@ -92,6 +102,8 @@ class Recorder:
             await self._work.wait()
             self._work.clear()
             await self._write()
+            if not self._work.is_set():
+                self._idle.set()
 
     async def _write(self) -> None:
         outcomes, histories, acknowledgements, tally = self._take()

@@ -41,6 +41,10 @@ class Submit:
     async def __call__(self, api_name: str, submission: Submission) -> JobView:
         """Accept a job. It is on disk when this returns."""
         spec, pieces = await self._prepare(api_name, submission)
+        return await self.jobs.to_the_end(self._accept(api_name, spec, pieces))
+
+    async def _accept(self, api_name: str, spec: JobSpec, pieces: list[bytes]) -> JobView:
+        """Store a job and run it: both or, when it cannot be stored, neither."""
         segments, cursor = _first_segments(spec.batch_size, pieces)
         total = cursor.next_index if cursor.done else None
         state = JobState(JobStatus.ENQUEUING, total_batches=total)
