@@ -13,7 +13,6 @@ memory is read, and refuses what is not JSON. It leaves three things open:
 
 import codecs
 import re
-from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -51,7 +50,6 @@ _UTF8_CHUNK = 65536
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 _PEELINGS = 8
-_STEP = [{"[": 1, "]": -1}.get(chr(byte), 0) for byte in range(256)]
 
 
 def check_utf8(text: bytes, name: str) -> None:
@@ -90,7 +88,13 @@ def nested_deeper(text: bytes, limit: int) -> bool:
     while peeled < _PEELINGS and brackets:  # each peeling takes one level off and most of the length
         brackets = brackets.replace(b"[]", b"")
         peeled += 1
-    return peeled + max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > limit
+    level = deepest = 0
+    for rise in brackets.split(b"]["):  # one down and one up again changes nothing about how high it goes
+        opened = rise.count(b"[")
+        if level + opened > deepest:
+            deepest = level + opened
+        level += opened - (len(rise) - opened)
+    return peeled + deepest > limit
 
 
 def members(text: bytes, name: str) -> dict[str, bytes]:
