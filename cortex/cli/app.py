@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cortex.cli.told import safe
 from cortex.exceptions import CortexException
 
 COMMANDS = {
@@ -93,9 +94,9 @@ def _report(error: CortexException, *, as_json: bool) -> None:
 
         print(json.dumps({"error": {"kind": error.kind, "message": error.message}}), file=sys.stderr)  # noqa: T201
     elif error.kind.startswith("client."):
-        click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
+        click.echo(f"{click.style('error:', fg='red')} {safe(error.message)}", err=True)
     else:
-        click.echo(f"{click.style('error:', fg='red')} {error.message} ({error.kind})", err=True)
+        click.echo(f"{click.style('error:', fg='red')} {safe(f'{error.message} ({error.kind})')}", err=True)
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -1,5 +1,6 @@
 """Standard output: JSON as it came, or for people, who sit at a terminal or read a file."""
 
+import re
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 
 WIDE = 10_000
 """Columns of a file: nothing in it is cut or wrapped."""
+
+_LATE_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 
 
 @cache
@@ -30,6 +33,11 @@ def console() -> "Console":
 
 
 def json_document(text: bytes) -> None:
-    """A JSON document as the server wrote it, on a line of its own."""
+    """A JSON document as the server wrote it, on a line of its own.
+
+    JSON escapes all controls but DEL and C1 (U+007F to U+009F): for a terminal, which obeys these, they are escaped.
+    """
+    if sys.stdout.isatty():
+        text = _LATE_CONTROLS.sub(lambda match: b"\\u00%02x" % match[0][-1], text)
     sys.stdout.buffer.write(text.strip() + b"\n")
     sys.stdout.buffer.flush()

@@ -52,6 +52,23 @@ def cli(environ: dict[str, str]) -> Cli:
     return Cli(environ)
 
 
+def in_a_terminal(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a terminal; `stdout` is what came to the screen."""
+    ours, theirs = pty.openpty()
+    terminal = {**environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = subprocess.Popen([CORTEX, *arguments], stdout=theirs, stderr=theirs, env=terminal)
+    os.close(theirs)
+    screen = b""
+    try:
+        with contextlib.suppress(OSError):  # so a terminal says that nobody is at its other end any more
+            while piece := os.read(ours, 65536):
+                screen += piece
+    finally:
+        os.close(ours)
+        code = process.wait(10)
+    return subprocess.CompletedProcess(arguments, code, screen.decode())
+
+
 def test_items_reach_the_server_byte_for_byte(server: Server, cli: Cli) -> None:
     server.on("POST /batch/digits", Reply({"job_id": JOB_ID}))
     done = cli(
@@ -104,19 +121,9 @@ def test_watching_into_a_pipe_gives_plain_lines(server: Server, cli: Cli) -> Non
 
 def test_watching_in_a_terminal_draws_a_bar_that_gives_way_to_the_end(server: Server, environ: dict[str, str]) -> None:
     server.on(WATCH, Reply(lines=[line(job_status("pending", total=None)), line(job_status(done=4)), line(ENDED)]))
-    ours, theirs = pty.openpty()
-    terminal = {**environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    process = subprocess.Popen([CORTEX, "watch", "digits", JOB_ID], stdout=theirs, stderr=theirs, env=terminal)
-    os.close(theirs)
-    screen = b""
-    try:
-        with contextlib.suppress(OSError):  # so a terminal says that nobody is at its other end any more
-            while piece := os.read(ours, 65536):
-                screen += piece
-    finally:
-        os.close(ours)
-        assert process.wait(10) == 3
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.decode())
+    process = in_a_terminal(environ, "watch", "digits", JOB_ID)
+    assert process.returncode == 3
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", process.stdout)
     assert "━━━" in text
     assert "completed_with_failures after 1m 05s: 8 of 10 batches succeeded, 2 failed" in text
 
@@ -230,6 +237,20 @@ def test_logs_are_lines_of_worker_container_and_message(server: Server, cli: Cli
     assert cli("logs", "digits", JOB_ID).stdout == "0/api | it is 0\n1/api | it is 1\n"
     raw = cli("logs", "digits", JOB_ID, "-o", "json").stdout
     assert [json.loads(each) for each in raw.splitlines()] == entries
+
+
+def test_containers_cannot_drive_the_terminal(server: Server, environ: dict[str, str], cli: Cli) -> None:
+    evil = "\x1b]0;title\x07\x9b2J\x1b[31mred\x1b[0m"
+    entry = {"worker": 0, "container": "a", "message": evil}
+    shown = r"\x1b]0;title\x07\x9b2Jred"
+    server.on(f"GET /batch/digits/{JOB_ID}/logs", Reply(lines=[line(entry)]))
+    server.on("GET /batch/digits?jobID=1", Reply(job_status("worker_error", reason=evil)))
+    server.on("GET /get/nope", Reply({"kind": "test.evil", "message": evil}, 404))
+    server.on("GET /get", Reply(json.dumps([evil], ensure_ascii=False).encode()))
+    assert shown in cli("get", "digits", "1").stdout
+    assert cli("get", "nope").stderr == f"error: {shown} (test.evil)\n"
+    assert shown in in_a_terminal(environ, "logs", "digits", JOB_ID).stdout
+    assert r"\u009b2J" in in_a_terminal(environ, "get", "-o", "json").stdout
 
 
 def test_deploy_and_delete_say_what_became_of_it(server: Server, cli: Cli, tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """`cortex delete`."""
 
-import json
-
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
 from cortex.cli.connect import connect
 from cortex.cli.output import json_document
+from cortex.cli.told import told
 
 
 @click.command("delete", cls=Command)
@@ -27,4 +26,4 @@ def command(api: str, job: str | None, keep_cache: bool, force: bool, environmen
     if output == "json":
         json_document(answer)
     else:
-        click.echo(json.loads(answer)["message"])
+        click.echo(told(answer)["message"])

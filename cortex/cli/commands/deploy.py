@@ -1,6 +1,5 @@
 """`cortex deploy`."""
 
-import json
 from pathlib import Path
 
 import click
@@ -9,6 +8,7 @@ from cortex._client import read_config_file
 from cortex.cli.app import Command, environment_option, output_option
 from cortex.cli.connect import connect
 from cortex.cli.output import json_document
+from cortex.cli.told import told
 from cortex.exceptions import CortexException
 
 
@@ -26,7 +26,7 @@ def command(file: Path, force: bool, yes: bool, environment: str | None, output:
     """
     del yes
     answer = connect(environment).deploy(read_config_file(file), str(file.absolute()), force=force)
-    results = json.loads(answer)
+    results = told(answer)
     if output == "json":
         json_document(answer)
     for result in results:

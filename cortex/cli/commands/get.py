@@ -1,12 +1,11 @@
 """`cortex get`."""
 
-import json
-
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
 from cortex.cli.connect import connect, same_environment
 from cortex.cli.output import console, json_document
+from cortex.cli.told import told
 
 
 @click.command("get", cls=Command)
@@ -29,8 +28,8 @@ def command(api: str | None, job: str | None, environment: str | None, output: s
     from cortex.cli.views import tables
 
     if api is None:
-        tables.print_apis(console(), json.loads(answer))
+        tables.print_apis(console(), told(answer))
     elif job is None:
-        tables.print_api(console(), json.loads(answer)[0], same_environment(environment))
+        tables.print_api(console(), told(answer)[0], same_environment(environment))
     else:
-        tables.print_job(console(), json.loads(answer))
+        tables.print_job(console(), told(answer))

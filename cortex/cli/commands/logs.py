@@ -1,12 +1,11 @@
 """`cortex logs`."""
 
-import json
-
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
 from cortex.cli.connect import connect
 from cortex.cli.output import json_document
+from cortex.cli.told import told
 
 COLOURS = ("cyan", "green", "yellow", "blue", "magenta")
 
@@ -28,7 +27,7 @@ def command(api: str, job: str, follow: bool, environment: str | None, output: s
         if output == "json":
             json_document(line)
             continue
-        entry = json.loads(line)
+        entry = told(line)
         source = f"{entry['worker']}/{entry['container']}"
         width = max(width, len(source))
         prefix = click.style(f"{source:<{width}} |", fg=COLOURS[entry["worker"] % len(COLOURS)])

@@ -1,6 +1,5 @@
 """`cortex submit`."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from cortex.cli.app import Command, environment_option, output_option
 from cortex.cli.commands.watch import watch as watch_job
 from cortex.cli.connect import connect, same_environment
 from cortex.cli.output import json_document
+from cortex.cli.told import told
 from cortex.exceptions import CortexException
 from cortex.submission import MAX_BYTES, Submission, read_items, read_value
 
@@ -55,7 +55,7 @@ def command(
     )
     operator = connect(environment)
     answer = operator.submit(api, submission.body())
-    job = json.loads(answer)
+    job = told(answer)
     for warning in job.get("warnings", ()):
         click.echo(f"warning: {warning}", err=True)
     where = f"{api} {job['job_id']}{same_environment(environment)}"

@@ -1,12 +1,11 @@
 """`cortex trace`."""
 
-import json
-
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
 from cortex.cli.connect import connect
 from cortex.cli.output import console, json_document
+from cortex.cli.told import told
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to fit."""
@@ -30,4 +29,4 @@ def command(api: str, job: str, environment: str | None, output: str) -> None:
     from cortex.cli.views import waterfall
 
     width = console().width if console().is_terminal else PLAIN_WIDTH
-    waterfall.print_trace(console(), json.loads(answer), width)
+    waterfall.print_trace(console(), told(answer), width)

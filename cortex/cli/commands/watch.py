@@ -9,6 +9,7 @@ import click
 from cortex.cli.app import INTERRUPTED, Command, environment_option, output_option
 from cortex.cli.connect import connect, same_environment
 from cortex.cli.output import console, json_document
+from cortex.cli.told import told
 from cortex.operator import Operator
 
 SUCCEEDED, WITH_FAILURES, NOT_COMPLETED = 0, 3, 4
@@ -58,7 +59,7 @@ def _watch_as_json(updates: Iterator[bytes]) -> int:
 def _watch_for_people(updates: Iterator[bytes]) -> int:
     from cortex.cli.views import watching
 
-    last = watching.follow(console(), (json.loads(line) for line in updates))
+    last = watching.follow(console(), (told(line) for line in updates))
     watching.print_end(console(), last)
     return exit_code(last)
 
