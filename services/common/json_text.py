@@ -80,7 +80,9 @@ def nested_deeper(text: bytes, limit: int) -> bool:
     """Whether arrays and objects stand more than `limit` deep in each other. A text that is not JSON may count more."""
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
-    brackets = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(_ONE_KIND, _ALL_BUT_STRUCTURE)
+    if b"\\" in text:
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    brackets = text.translate(_ONE_KIND, _ALL_BUT_STRUCTURE)
     if b'"' in brackets:
         # Two quotes side by side change nothing about what is inside of a string: most are gone after this.
         brackets = b"".join(brackets.replace(b'""', b"").split(b'"')[::2])
@@ -149,7 +151,7 @@ def unmasked(text: bytes, masks: _Masks = _NEVER_IN_UTF8) -> bytes:
 
 
 def _masked(text: bytes, masks: _Masks) -> bytes:
-    if rb"\ud" not in text and rb"\uD" not in text:
+    if b"\\" not in text or (rb"\ud" not in text and rb"\uD" not in text):  # the first is the quickest to see
         return text
     backslashes, escape = masks
     # Escaped backslashes first, from left to right: what is left in front of a `u` is the start of an escape.
@@ -192,7 +194,6 @@ def _too_deep(name: str) -> CortexError:
 
 
 def _place(text: bytes, offset: int) -> str:
-    line_start = text.rfind(b"\n", 0, offset) + 1
-    column = len(text[line_start:offset].decode(errors="replace")) + 1
     line = text.count(b"\n", 0, offset) + 1
-    return f"line {line} column {column} (byte {offset})"
+    before = text[text.rfind(b"\n", 0, offset) + 1 : offset].decode(errors="replace")
+    return f"line {line} column {len(before) + 1} (byte {offset})"
