@@ -93,6 +93,8 @@ class ScriptedWorker:
         self.complete: asyncio.Event = asyncio.Event()
         self.completions_asked = 0
         self.shutdown: asyncio.Event = asyncio.Event()
+        self.welcome: asyncio.Event = asyncio.Event()
+        """The stream is open, or it has ended."""
         self.ended: asyncio.Event = asyncio.Event()
         self.error: grpc.aio.AioRpcError | None = None
         self._address = address
@@ -108,6 +110,9 @@ class ScriptedWorker:
         ready: bool = True,
     ) -> None:
         """Open the stream, say hello, be ready, and keep reading in the background."""
+        self.welcome.clear()
+        self.ended.clear()
+        self.error = None
         self._channel = grpc.aio.insecure_channel(self._address)
         self._call = worker_service_pb2_grpc.WorkerServiceStub(self._channel).Work()
         hello = worker_service_pb2.WorkRequest(results=list(results))
@@ -133,6 +138,7 @@ class ScriptedWorker:
             self.error = error
         except asyncio.CancelledError:
             pass
+        self.welcome.set()
         self.ended.set()
 
     def _take(self, message: worker_service_pb2.WorkResponse) -> None:
@@ -140,6 +146,8 @@ class ScriptedWorker:
         self.leases.update({lease.batch_index: lease for lease in message.leases})
         self.recorded.update(message.recorded_epochs)
         self.revoked.update(message.revoked_epochs)
+        if message.HasField("welcome"):
+            self.welcome.set()
         if message.HasField("job_complete"):
             self.completions_asked += 1
             self.complete.set()
@@ -238,21 +246,28 @@ class Kit:
         raise AssertionError(f"the job ended otherwise: {message.job}")
 
 
+def settings(directory: Path, *, grace_seconds: float = 30.0, deadline_seconds: float = 60.0) -> Settings:
+    """Of a scheduler that keeps everything in this directory."""
+    return Settings.from_environment(
+        {
+            "CORTEX_DATA_DIR": str(directory),
+            "CORTEX_GRPC_ADDRESS": "127.0.0.1:0",
+            "CORTEX_SCHEDULER_SOCKET": str(directory / "s"),
+            "CORTEX_RECONNECT_GRACE": str(grace_seconds),
+            "CORTEX_STARTUP_DEADLINE": str(deadline_seconds),
+        }
+    )
+
+
 @asynccontextmanager
 async def scheduler(
     directory: Path, driver: ScriptedDriver, *, grace_seconds: float = 30.0, deadline_seconds: float = 60.0
 ) -> AsyncIterator[Kit]:
     """Run a scheduler; leaving the context is a crash as far as its memory goes."""
     socket = directory / "s"
-    variables = {
-        "CORTEX_DATA_DIR": str(directory),
-        "CORTEX_GRPC_ADDRESS": "127.0.0.1:0",
-        "CORTEX_SCHEDULER_SOCKET": str(socket),
-        "CORTEX_RECONNECT_GRACE": str(grace_seconds),
-        "CORTEX_STARTUP_DEADLINE": str(deadline_seconds),
-    }
+    chosen = settings(directory, grace_seconds=grace_seconds, deadline_seconds=deadline_seconds)
     ledger = await SqliteLedger.open(directory / "ledger.db")
-    built = await Scheduler.build(Settings.from_environment(variables), ledger, driver, start("test"))
+    built = await Scheduler.build(chosen, ledger, driver, start("test"))
     stop = Stop()
     stop.at_once = True
     running = asyncio.create_task(built.run(stop))

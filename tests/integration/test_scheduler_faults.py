@@ -13,8 +13,11 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import worker_service_pb2
 from services.common.errors import Category, CortexError
 from services.common.grpc_errors import from_rpc_error
+from services.common.telemetry import start
+from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.usecases import crew
-from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler
+from services.scheduler.wiring import Scheduler
+from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler, settings
 
 DISK_FULL = CortexError("ledger.storage_full", "the disk is full", Category.STORAGE_FULL)
 
@@ -301,3 +304,25 @@ async def test_a_duration_that_is_none_spoils_no_record(tmp_path: Path, driver: 
         await worker.send(result)
         job = await kit.job(job_id)
         assert (job.metrics.succeeded, job.metrics.succeeded_seconds) == (1, 0.0)
+
+
+async def test_when_a_restarted_scheduler_begins_to_listen_it_knows_its_workers(
+    tmp_path: Path, driver: ScriptedDriver
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]")
+        worker = await kit.worker()
+        await worker.open()
+        await worker.lease(1)
+    ledger = await SqliteLedger.open(tmp_path / "ledger.db")
+    built = await Scheduler.build(settings(tmp_path), ledger, driver, start("test"))
+    try:
+        await built.jobs.resume()
+        run = built.jobs.run(job_id)
+        assert run is not None
+        assert run.worker(worker.id) is not None, "it would be turned away, and its batch delivered twice"
+    finally:
+        await built.jobs.close(None)
+        await built.server.stop(None)
+        await ledger.close()

@@ -117,6 +117,8 @@ class JobRun:
             on_hopeless=self.end,
             spawn=self._spawn,
         )
+        self.at_work = asyncio.Event()
+        """Set when it knows its workers of before a restart: one that returns earlier would be turned away."""
         self.over = asyncio.Event()
         """Set when the job's state is final, and durably so."""
         self.gone = asyncio.Event()
@@ -182,6 +184,7 @@ class JobRun:
             await self._run(resumed)
         finally:
             self._tasks = None
+            self.at_work.set()
             if timeout is not None:
                 timeout.cancel()
 
@@ -195,6 +198,7 @@ class JobRun:
             ]
             if resumed:
                 await self._recover()
+            self.at_work.set()
             self._feed.extend(self._job.cursor.next_index)
             beginning = tasks.create_task(self._begin(), name="begin")
             self._settle()

@@ -44,10 +44,12 @@ class Jobs:
     # Beginning and ending
 
     async def resume(self) -> None:
-        """After a start: go on with every job that is not over."""
+        """After a start: go on with every job that is not over. When this returns, their workers may come back."""
         for job in await self._unfinished():
             log.info("going on with job %s of %s", job.spec.job_id, job.spec.api_name)
             await self.start(job, resumed=True)
+        for run in list(self._runs.values()):
+            await run.at_work.wait()
         # Workers of jobs that are over have nothing to come back to.
         for worker in await self._around.ledger.workers():
             if worker.job_id not in self._runs:
@@ -130,12 +132,17 @@ class Jobs:
         return self._runs.get(job_id)
 
     async def view(self, api_name: str, job_id: str) -> JobView:
-        """A job as it is. Raises `CortexError` `job.not_found`."""
+        """A job as it is. Raises `CortexError`: `job.not_found`, or `resources.api_not_deployed` where that is why.
+
+        The jobs of a deleted API stay known.
+        """
         run = self._runs.get(job_id)
         if run is not None and run.record.spec.api_name == api_name:
             return _live_view(run)
         job = await self._around.ledger.job(job_id)
         if job is None or job.spec.api_name != api_name:
+            if await self._around.ledger.api(api_name) is None:
+                raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
             raise CortexError(
                 "job.not_found", f"there is no job {job_id!r} of the API {api_name!r}", Category.NOT_FOUND
             )
