@@ -15,6 +15,9 @@ from grpc_status import rpc_status
 
 from services.common.errors import DOMAIN, Category, CortexError
 
+MAX_MESSAGE_BYTES = 1024
+"""An error travels in HTTP/2 headers, in two encodings that may triple it, and clients refuse more than 8 KiB."""
+
 log = logging.getLogger(__name__)
 
 STATUS_OF_CATEGORY = {
@@ -36,7 +39,12 @@ def to_status(error: CortexError) -> status_pb2.Status:
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=error.kind, domain=DOMAIN))
     code = cast("code_pb2.Code", STATUS_OF_CATEGORY[error.category].value[0])
-    return status_pb2.Status(code=code, message=error.message, details=[detail])
+    return status_pb2.Status(code=code, message=_shortened(error.message), details=[detail])
+
+
+def _shortened(message: str) -> str:
+    text = message.encode(errors="replace")
+    return text.decode() if len(text) <= MAX_MESSAGE_BYTES else f"{text[:MAX_MESSAGE_BYTES].decode(errors='ignore')}..."
 
 
 def from_rpc_error(error: grpc.RpcError) -> CortexError:

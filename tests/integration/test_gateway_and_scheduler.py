@@ -85,6 +85,20 @@ async def pages(kit: Kit, **fields: Any) -> list[list[str]]:
         request.page_token = page.next_page_token
 
 
+async def test_what_is_not_there_is_named(both: Both) -> None:
+    for method in ("GET", "DELETE"):
+        assert (await both.request(method, "/batch/hello?jobID=1")).json()["kind"] == "job.not_found"
+        assert (await both.request(method, "/batch/nope?jobID=1")).json()["kind"] == "resources.api_not_deployed"
+        long = await both.request(method, f"/batch/hello?jobID={'x' * 20_000}")
+        assert (long.status, long.json()["kind"]) == (404, "job.not_found")
+
+
+@pytest.mark.parametrize("items", [{}, {"items": None}, {"items": []}])
+async def test_items_that_are_not_given_are_too_few(both: Both, items: dict[str, Any]) -> None:
+    answer = await both.submit(item_list={**items, "batch_size": 1})
+    assert (answer.status, answer.json()["kind"]) == (400, "configreader.too_few_elements")
+
+
 async def test_large_jobs_make_a_page_end_early(both: Both) -> None:
     ids = [(await both.submit(config="x" * (3 * MIB // 2))).json()["job_id"] for _ in range(3)]
     ids += [(await both.submit()).json()["job_id"] for _ in range(12)]

@@ -31,6 +31,8 @@ class Raising(batch_service_pb2_grpc.BatchServiceServicer):
     def error(self, name: str) -> Exception:
         if name == "bug":
             return RuntimeError("a bug")
+        if name.startswith("many "):
+            return CortexError("area.some_kind", name)
         return CortexError("area.some_kind", f"sentence about {name}", Category(name))
 
     async def GetApi(self, request: pb.GetApiRequest, context: Any) -> pb.GetApiResponse:  # noqa: N802  # gRPC's name
@@ -79,6 +81,17 @@ async def test_an_error_crosses_a_stream_after_its_first_message(channel: grpc.a
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await anext(answers)
     assert from_rpc_error(raised.value).category is Category.CONFLICT
+
+
+@pytest.mark.parametrize("character", ["a", "\n", "é", "𝒳"])
+async def test_a_message_that_headers_cannot_hold_is_shortened(channel: grpc.aio.Channel, character: str) -> None:
+    name = "many " + character * 20_000
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await batch_service_pb2_grpc.BatchServiceStub(channel).GetApi(pb.GetApiRequest(name=name))
+    error = from_rpc_error(raised.value)
+    assert error.kind == "area.some_kind"
+    assert error.message.startswith("many " + character * 200)
+    assert error.message.endswith("...")
 
 
 async def test_a_bug_is_told_as_one_and_does_not_end_the_server(channel: grpc.aio.Channel) -> None:

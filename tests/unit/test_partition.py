@@ -217,7 +217,7 @@ def refused(text: str | bytes, batch_size: int = 1) -> CortexError:
     return raised.value
 
 
-NO_JSON = ["", "[", "[1", "[1,]", "[,1]", "[1,,1]", "[1 2]", "[01]", "[1.]", "[NaN]", "[-]", "['a']", "[tru]", "[1]]"]
+NO_JSON = ["[", "[1", "[1,]", "[,1]", "[1,,1]", "[1 2]", "[01]", "[1.]", "[NaN]", "[-]", "['a']", "[tru]", "[1]]"]
 NO_JSON += [
     '["\n"]',
     r'["\x"]',
@@ -260,8 +260,9 @@ def test_what_is_no_list_is_refused(text: str) -> None:
     assert "expected a list" in error.message
 
 
-def test_an_empty_list_is_refused() -> None:
-    assert refused("[]").kind == refused(" [ ] ").kind == "configreader.too_few_elements"
+@pytest.mark.parametrize("text", ["[]", " [ ] ", "", " \n"])
+def test_an_empty_list_is_refused_and_so_is_none(text: str) -> None:
+    assert refused(text).kind == "configreader.too_few_elements"
 
 
 @pytest.mark.parametrize("bad", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80"])

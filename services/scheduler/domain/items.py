@@ -45,7 +45,7 @@ def read_items(text: str | bytes, batch_size: int) -> list[bytes]:
     data = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
     try:
         json_text.check_utf8(data, _PLACE)
-        pieces = _read(data, batch_size)
+        pieces = _read(data, batch_size) if data.strip(json_text.WHITE_SPACE) else []  # not given
     except RecursionError as error:
         raise _too_deep(_PLACE) from error
     if not pieces:
