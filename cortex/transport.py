@@ -5,6 +5,7 @@ Answers are bytes here, because numbers such as `1e400` or `12345678901234567890
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import BadStatusLine, RemoteDisconnected
@@ -19,6 +20,9 @@ from cortex.version import version
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 120.0
 """A submission of 10 MiB onto a busy disk takes seconds; two minutes without a byte mean that nobody is there."""
+
+RETRY_PAUSES_S = (0.1, 0.5, 1.0, 2.0)
+"""Before a broken request is sent again."""
 
 MISSING_KINDS = frozenset({"resources.api_not_deployed", "job.not_found"})
 
@@ -68,6 +72,20 @@ class Transport:
             response.close()
 
     def _open(self, request: Request, answer_timeout: float | None) -> urllib3.BaseHTTPResponse:
+        """Send a request and read the answer's head. What only looks is asked again when the connection breaks.
+
+        A gateway that is restarted keeps its address: what it had accepted breaks, what comes then waits for it.
+        """
+        for pause in RETRY_PAUSES_S if request.method == "GET" else ():
+            try:
+                return self._open_once(request, answer_timeout)
+            except Unreachable as error:
+                if error.kind != "client.connection_broken":
+                    raise
+            time.sleep(pause)
+        return self._open_once(request, answer_timeout)
+
+    def _open_once(self, request: Request, answer_timeout: float | None) -> urllib3.BaseHTTPResponse:
         headers = {"CortexAPIVersion": version(), "User-Agent": f"cortex-batch/{version()}"}
         if request.body is not None:
             headers["Content-Type"] = request.content_type

@@ -13,12 +13,13 @@ JOB_ID = "69a1b2c3d4e5f607"
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. A list of lines is sent in chunks, and `broken` ends it without its end."""
+    """An answer. A list of lines is sent in chunks, and `broken` ends it without its end; `none`: without its begin."""
 
     body: Any = None
     status: int = 200
     lines: list[bytes] | None = None
     broken: bool = False
+    none: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ def serving() -> Iterator[Server]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             reply = server.answer_to(Asked(self.command, self.path, dict(self.headers), body))
+            if reply.none:
+                self.close_connection = True
+                return
             self.send_response(reply.status)
             if reply.lines is None:
                 content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()

@@ -186,6 +186,18 @@ def test_a_watch_that_never_began_is_an_error_at_once(server: Server, client: co
     assert len(server.asked) == 1
 
 
+def test_what_only_looks_is_asked_again_when_the_connection_breaks(server: Server, client: cortex.Client) -> None:
+    server.on(WATCH, Reply(none=True), Reply(none=True), Reply(lines=[line(job_status("succeeded", done=10))]))
+    assert client.wait("digits", JOB_ID)["job_status"]["status"] == "succeeded"
+
+
+def test_a_submission_is_never_sent_twice(server: Server, client: cortex.Client) -> None:
+    server.on("POST /batch/digits", Reply(none=True))
+    with pytest.raises(Unreachable, match="broke the connection"):
+        client.submit_job("digits", items=[1], batch_size=1, workers=1)
+    assert len(server.asked) == 1
+
+
 def test_trouble_in_the_middle_of_a_log_is_raised(server: Server, client: cortex.Client) -> None:
     entry = {"time": "t", "worker": 0, "container": "api", "message": '{"kind": 1}'}
     trouble = b'{"kind":"ledger.failed","message":"broken"}\n'
