@@ -328,6 +328,7 @@ class LocalRuntime(_message.Message):
     LIFELINE_FD_FIELD_NUMBER: _builtins.int
     STOP_GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
+    UPLINK_FD_FIELD_NUMBER: _builtins.int
     directory: _builtins.str
     """The worker's own directory. `spec/`, `client/` and `mnt/` in it become /cortex/spec, /cortex/client and /mnt."""
     log_directory: _builtins.str
@@ -344,6 +345,11 @@ class LocalRuntime(_message.Message):
     """Seconds between SIGTERM and SIGKILL for the containers."""
     working_directory: _builtins.str
     """Where the containers' commands run."""
+    uplink_fd: _builtins.int
+    """A socket to what gives the network namespace outgoing network: it waits there for a byte, answers one when the network
+    is there, and ends with the socket. With it come `resolv.conf`, for the containers, and `uplink.log` in `directory`.
+    Absent where the namespace stays without.
+    """
     @_builtins.property
     def relays(self) -> _containers.RepeatedCompositeFieldContainer[Global___Relay]:
         """Loopback ports that must also answer inside the network namespace."""
@@ -359,14 +365,20 @@ class LocalRuntime(_message.Message):
         lifeline_fd: _builtins.int | None = ...,
         stop_grace_seconds: _builtins.float = ...,
         working_directory: _builtins.str = ...,
+        uplink_fd: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd", "lifeline_fd", b"lifeline_fd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd", "_uplink_fd", b"_uplink_fd", "lifeline_fd", b"lifeline_fd", "uplink_fd", b"uplink_fd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd", "directory", b"directory", "lifeline_fd", b"lifeline_fd", "log_directory", b"log_directory", "mount_namespace", b"mount_namespace", "network_namespace", b"network_namespace", "relays", b"relays", "stop_grace_seconds", b"stop_grace_seconds", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd", "_uplink_fd", b"_uplink_fd", "directory", b"directory", "lifeline_fd", b"lifeline_fd", "log_directory", b"log_directory", "mount_namespace", b"mount_namespace", "network_namespace", b"network_namespace", "relays", b"relays", "stop_grace_seconds", b"stop_grace_seconds", "uplink_fd", b"uplink_fd", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lifeline_fd: _TypeAlias = _typing.Literal["lifeline_fd"]  # noqa: Y015
     _WhichOneofArgType__lifeline_fd: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd"]  # noqa: Y015
+    _WhichOneofReturnType__uplink_fd: _TypeAlias = _typing.Literal["uplink_fd"]  # noqa: Y015
+    _WhichOneofArgType__uplink_fd: _TypeAlias = _typing.Literal["_uplink_fd", b"_uplink_fd"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lifeline_fd) -> _WhichOneofReturnType__lifeline_fd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uplink_fd) -> _WhichOneofReturnType__uplink_fd | None: ...
 
 Global___LocalRuntime: _TypeAlias = LocalRuntime  # noqa: Y015
 

@@ -23,6 +23,7 @@ from services.dequeuer.pod.expansion import expand
 from services.dequeuer.pod.memory import MemoryGuards
 from services.dequeuer.pod.output import ContainerOutput
 from services.dequeuer.pod.tree import descendants
+from services.dequeuer.pod.uplink import Uplink
 from services.dequeuer.ports import ContainerExit, PodListener, PodState
 
 log = logging.getLogger(__name__)
@@ -65,20 +66,14 @@ class LocalPod:
         self._listener = listener
         self._network = await network.prepare(self._spec.local)
         if self._spec.local.network_namespace:
-            log.warning(
-                "a port that worker %d needs is in use on this machine: its containers run in a network namespace of "
-                "their own and reach nothing but each other and the operator; let `command` use $(CORTEX_PORT) to give "
-                "them the machine's network",
-                self._spec.worker,
-                extra=self._labels(),
-            )
+            self._tell_of_namespace(self._network.uplink)
         try:
             await asyncio.to_thread(os.makedirs, self._spec.local.log_directory, exist_ok=True)
         except OSError as error:
             raise CortexError(
                 "worker.cannot_start", f"the containers' output cannot be kept: {error}", Category.INTERNAL
             ) from error
-        box = await self._find_sandbox()
+        box = await self._find_sandbox(self._network.uplink)
         limited = any(container.HasField("memory_bytes") for container in self._spec.containers)
         guards = MemoryGuards(await asyncio.to_thread(cgroups.find) if limited else None)
         for container in self._spec.containers:
@@ -185,11 +180,25 @@ class LocalPod:
             runner.tried.set()
             self._update()
 
-    async def _find_sandbox(self) -> sandbox.Sandbox | None:
+    def _tell_of_namespace(self, uplink: Uplink) -> None:
+        if uplink.missing:
+            reach = f"reach nothing but each other and the operator ({uplink.missing})"
+        else:
+            reach = "reach the network, but of the machine's loopback only the operator"
+        log.warning(
+            "a port that worker %d needs is in use on this machine: its containers run in a network namespace of "
+            "their own and %s; let `command` use $(CORTEX_PORT) to give them the machine's network",
+            self._spec.worker,
+            reach,
+            extra=self._labels(),
+        )
+
+    async def _find_sandbox(self, uplink: Uplink) -> sandbox.Sandbox | None:
         local = self._spec.local
         if not local.mount_namespace:
             return None
-        box, why = await asyncio.to_thread(sandbox.find, self._directory, local.working_directory)
+        names = None if uplink.missing else uplink.resolv_conf
+        box, why = await asyncio.to_thread(sandbox.find, self._directory, local.working_directory, names)
         if box is None:
             log.warning(
                 "this machine gives no mount namespaces (%s): containers run as plain processes, and find the job's "

@@ -18,6 +18,7 @@ import struct
 
 from cortex.batch.v1.worker_spec_pb2 import LocalRuntime, Relay
 from services.common.errors import Category, CortexError
+from services.dequeuer.pod.uplink import Uplink
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,11 @@ _CHUNK_BYTES = 64 * 1024
 
 
 class Network:
-    """The relays of a worker's network namespace; none where it has no namespace."""
+    """The relays and the uplink of a worker's network namespace; none where it has no namespace."""
 
-    def __init__(self) -> None:
+    def __init__(self, uplink: Uplink) -> None:
         self._servers: list[asyncio.Server] = []
+        self.uplink = uplink
 
     async def add(self, relay: Relay) -> None:
         """Carry one port. Raises OSError when the port is taken."""
@@ -47,6 +49,7 @@ class Network:
         """Take no more connections."""
         for server in self._servers:
             server.close()
+        self.uplink.close()
 
 
 async def prepare(local: LocalRuntime) -> Network:
@@ -54,7 +57,7 @@ async def prepare(local: LocalRuntime) -> Network:
 
     Raises `CortexError` with a sentence for people when the machine does not allow it.
     """
-    network = Network()
+    network = Network(Uplink(local))
     if not local.network_namespace:
         return network
     try:
@@ -62,6 +65,7 @@ async def prepare(local: LocalRuntime) -> Network:
         give_up_capabilities()
         for relay in local.relays:
             await network.add(relay)
+        await network.uplink.connect()
     except OSError as error:
         message = f"the worker's network namespace could not be set up: {error}"
         raise CortexError("worker.no_network_namespace", message, Category.UNSUPPORTED) from error

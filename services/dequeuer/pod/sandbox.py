@@ -37,6 +37,8 @@ class Sandbox:
     """The worker's own: `spec/`, `client/` and `mnt/` are in it."""
     working_directory: str
     pid_namespace: bool = True
+    resolv_conf: Path | None = None
+    """What the container finds as /etc/resolv.conf; None for the machine's own."""
 
     def wrap(self, command: list[str], info_fd: int | None = None, made_fd: int | None = None) -> list[str]:
         """The command inside.
@@ -53,6 +55,9 @@ class Sandbox:
         if self.hides(self.working_directory):  # a checkout below the machine's /mnt (WSL) stays where it was
             arguments += ["--bind", self.working_directory, self.working_directory]
         arguments += ["--chdir", self.working_directory]
+        # Bound where links lead, which bubblewrap may not follow. Where there is none it would make one on the machine.
+        if self.resolv_conf is not None and (names := Path("/etc/resolv.conf").resolve()).exists():
+            arguments += ["--ro-bind", str(self.resolv_conf), str(names)]
         if info_fd is not None:
             arguments += ["--info-fd", str(info_fd)]
         if made_fd is not None:
@@ -64,11 +69,11 @@ class Sandbox:
         return any(Path(path).is_relative_to(hidden) for hidden in _HIDDEN)
 
 
-def find(directory: Path, working_directory: str) -> tuple[Sandbox | None, str]:
+def find(directory: Path, working_directory: str, resolv_conf: Path | None = None) -> tuple[Sandbox | None, str]:
     """A sandbox that works on this machine, or None and why there is none."""
     why = "bubblewrap is not installed"
     for bwrap, pid_namespace in product(_programs(), VARIANTS):
-        sandbox = Sandbox(bwrap, directory, working_directory, pid_namespace)
+        sandbox = Sandbox(bwrap, directory, working_directory, pid_namespace, resolv_conf)
         try:
             trial = subprocess.run(
                 sandbox.wrap(["/bin/sh", "-c", ":"]),

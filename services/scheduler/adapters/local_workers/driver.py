@@ -12,7 +12,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from services.scheduler.adapters.local_workers.ports import Ports
 from services.scheduler.adapters.local_workers.preparation import Prepared, prepare
 from services.scheduler.adapters.local_workers.processes import Watched, end_marked, start_time
 from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
+from services.scheduler.adapters.local_workers.uplink import Uplink
 from services.scheduler.domain.api_config import load_api, mentions_port, probe_ports
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
 from services.scheduler.usecases.ports import WorkerExit
@@ -100,8 +102,11 @@ class LocalWorkerDriver:
             prepared = prepare(
                 self._settings, self._directories, self._environ, config, api, job, worker, choice, token
             )
-            await asyncio.to_thread(self._make_files, prepared)
-            pid = self._spawn(prepared.spec, prefix)
+            with _uplink(prepared.spec) as uplink:
+                await asyncio.to_thread(self._make_files, prepared)
+                pid = self._spawn(prepared.spec, prefix)
+                if uplink is not None:
+                    self._attach(uplink, pid, prepared.spec)
         except (OSError, ValueError) as error:
             self._ports.release(worker.worker_id)
             raise CortexError("worker.cannot_start", str(error), Category.INTERNAL) from error
@@ -173,8 +178,10 @@ class LocalWorkerDriver:
         }
         variables[WORKER_SPEC_VARIABLE] = str(self._directories.spec_file(spec.job_id, spec.worker))
         variables[WORKER_ID_VARIABLE] = spec.worker_id
+        kept = [spec.local.uplink_fd] if spec.local.HasField("uplink_fd") else []
         if settings.lifeline_fd is not None:
             variables[LIFELINE_VARIABLE] = str(settings.lifeline_fd)
+            kept.append(settings.lifeline_fd)
         with Path(spec.local.log_directory, OWN_LOG).open("ab") as output:
             process = subprocess.Popen(
                 [*prefix, *settings.dequeuer],
@@ -182,11 +189,17 @@ class LocalWorkerDriver:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=() if settings.lifeline_fd is None else (settings.lifeline_fd,),
+                pass_fds=kept,
                 start_new_session=True,
             )
         process.returncode = 0  # tells Popen that it need not wait for it: `Watched` does
         return process.pid
+
+    def _attach(self, uplink: Uplink, pid: int, spec: pb.WorkerSpec) -> None:
+        try:
+            uplink.attach(pid, {WORKER_ID_VARIABLE: spec.worker_id}, Path(spec.local.directory))
+        except OSError as error:  # the dequeuer finds its socket closed, and does without
+            log.warning("worker %s gets no outgoing network: %s", spec.worker_id, error)
 
     def _watch(self, worker: WorkerRecord, pid: int, started: float) -> None:
         watched = Watched(pid, started, lambda status: self._process_ended(worker, status))
@@ -216,6 +229,21 @@ async def _end_all_of(worker_id: str) -> None:
     found = await asyncio.to_thread(end_marked, lambda environ: environ.get(WORKER_ID_VARIABLE) == worker_id)
     if found:
         log.info("ended %d processes of worker %s, whose dequeuer is gone", found, worker_id)
+
+
+@contextmanager
+def _uplink(spec: pb.WorkerSpec) -> Iterator[Uplink | None]:
+    """An uplink that the worker knows, while it is being started; None where it needs none or can have none."""
+    try:
+        uplink = Uplink() if spec.local.network_namespace else None
+    except FileNotFoundError:
+        uplink = None
+    if uplink is None:
+        yield None
+        return
+    with closing(uplink):
+        spec.local.uplink_fd = uplink.fd
+        yield uplink
 
 
 def _namespace(ports: frozenset[int]) -> list[str]:
