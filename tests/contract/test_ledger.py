@@ -24,6 +24,7 @@ from services.scheduler.domain.model import (
     JobState,
     JobStatus,
     Outcome,
+    RequestKey,
     Segment,
     Tally,
     WorkerRecord,
@@ -188,6 +189,26 @@ async def test_a_job_comes_back_as_it_was_given(store: SqliteStore) -> None:
     async with store.opened() as ledger:
         assert await ledger.job(full.job_id) == JobRecord(full, state, Tally(), Cursor(0, 0, done=True), 0)
         assert await ledger.job(plain.job_id) == JobRecord(plain, JobState(), Tally(), Cursor(), 0)
+
+
+async def test_a_request_that_is_sent_again_finds_its_job_also_after_a_restart(store: SqliteStore) -> None:
+    first, again, elsewhere = spec("6000000000000002"), spec("6000000000000001"), spec("6000000000000000", "other")
+    request = RequestKey("once-7", b"digest")
+
+    async def accept(ledger: Ledger, job: JobSpec, key: RequestKey | None) -> str:
+        return await ledger.add_job(job, RUNNING, [b"1,"], [Segment(0, 0, array("I", [2]))], Cursor(1, 2), key)
+
+    async with store.opened() as ledger:
+        assert await accept(ledger, first, request) == first.job_id
+    async with store.opened() as ledger:
+        assert await accept(ledger, again, request) == first.job_id
+        assert await ledger.job(again.job_id) is None
+        with pytest.raises(CortexError) as raised:
+            await accept(ledger, again, RequestKey("once-7", b"another"))
+        assert raised.value.kind == "job.idempotency_key_reused"
+        assert await ledger.job(again.job_id) is None
+        assert await accept(ledger, elsewhere, request) == elsewhere.job_id
+        assert await accept(ledger, again, None) == again.job_id
 
 
 async def test_a_job_is_added_once(ledger: Ledger) -> None:

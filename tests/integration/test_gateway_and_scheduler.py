@@ -93,6 +93,21 @@ async def test_what_is_not_there_is_named(both: Both) -> None:
         assert (long.status, long.json()["kind"]) == (404, "job.not_found")
 
 
+async def test_a_submission_that_is_sent_again_with_its_key_is_accepted_once(both: Both) -> None:
+    async def submit(workers: int, key: str) -> Any:
+        body = json.dumps({"workers": workers, "item_list": {"items": [1], "batch_size": 1}})
+        url, headers = f"{both.url}/batch/hello", {"Idempotency-Key": key}
+        return (await asyncio.to_thread(urllib3.request, "POST", url, body=body, headers=headers)).json()
+
+    answers = await asyncio.gather(*(submit(1, "once-7") for _ in range(8)))
+    assert len({answer["job_id"] for answer in answers}) == 1
+    assert (await submit(2, "once-7"))["kind"] == "job.idempotency_key_reused"
+    assert (await submit(1, "once-8"))["job_id"] != answers[0]["job_id"]
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await both.kit.batch.SubmitJob(pb.SubmitJobRequest(api_name="hello", request_id="x" * 256))
+    assert from_rpc_error(error.value).kind == "job.invalid_request_id"
+
+
 @pytest.mark.parametrize("items", [{}, {"items": None}, {"items": []}])
 async def test_items_that_are_not_given_are_too_few(both: Both, items: dict[str, Any]) -> None:
     answer = await both.submit(item_list={**items, "batch_size": 1})

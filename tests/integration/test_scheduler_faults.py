@@ -43,13 +43,14 @@ class Halfway:
         self.done, self.go_on = asyncio.Event(), asyncio.Event()
         monkeypatch.setattr(kit.ledger, name, self)
 
-    async def __call__(self, *arguments: Any) -> None:
-        await self._write(*arguments)
+    async def __call__(self, *arguments: Any) -> Any:
+        result = await self._write(*arguments)
         self.done.set()
         await self.go_on.wait()
 
 
 async def test_more_batches_come_back_at_once_than_are_kept_ready(tmp_path: Path, driver: ScriptedDriver) -> None:
+        return result
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()
         job_id = await kit.submit(json.dumps(list(range(400))))

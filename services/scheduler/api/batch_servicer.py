@@ -91,7 +91,8 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         if request.dry_run:
             await self._submit.check(request.api_name, submission)
             return pb.SubmitJobResponse()
-        return pb.SubmitJobResponse(job=convert.job(await self._submit(request.api_name, submission)))
+        view = await self._submit(request.api_name, submission, convert.request_key(request))
+        return pb.SubmitJobResponse(job=convert.job(view))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """One job."""

@@ -1,8 +1,11 @@
 """Between protobuf messages and the scheduler's values."""
 
+import hashlib
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cortex.batch.v1 import batch_service_pb2, resources_pb2
+from services.common.errors import CortexError
 from services.common.telemetry import trace_id
 from services.scheduler.domain.model import (
     BUCKET_BOUNDS_SECONDS,
@@ -10,10 +13,14 @@ from services.scheduler.domain.model import (
     DeadLetterQueue,
     JobSpec,
     JobStatus,
+    RequestKey,
     Tally,
 )
 from services.scheduler.domain.submission import FileSelection, ItemList, Submission
 from services.scheduler.usecases.jobs import JobView
+
+MAX_REQUEST_ID = 255
+"""Characters of a request's id."""
 
 STATUS = {
     JobStatus.PENDING: resources_pb2.Job.STATUS_PENDING,
@@ -65,6 +72,15 @@ def submission(request: batch_service_pb2.SubmitJobRequest) -> Submission:
         file_path_lister=_files(request.file_path_lister) if request.HasField("file_path_lister") else None,
         delimited_files=_files(request.delimited_files) if request.HasField("delimited_files") else None,
     )
+
+
+def request_key(request: batch_service_pb2.SubmitJobRequest) -> RequestKey | None:
+    """What makes repeating the request safe, if its client wants that."""
+    if not request.request_id:
+        return None
+    if len(request.request_id) > MAX_REQUEST_ID:
+        raise CortexError("job.invalid_request_id", f"request_id: it may have {MAX_REQUEST_ID} characters at most")
+    return RequestKey(request.request_id, hashlib.sha256(request.SerializeToString(deterministic=True)).digest())
 
 
 def _files(selection: batch_service_pb2.FileSelection) -> FileSelection:

@@ -93,6 +93,16 @@ class JobSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestKey:
+    """Makes repeating a submission safe: the same key gives the same job."""
+
+    request_id: str
+    """Chosen by the client, for one API."""
+    digest: bytes
+    """Of all that was asked for, so that another submission under the same id is an error and not lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What the container answered to /on-job-complete. `error` is empty when that was fine."""
 

@@ -15,6 +15,7 @@ from services.scheduler.domain.model import (
     JobState,
     OpenBatches,
     Outcome,
+    RequestKey,
     Segment,
     Tally,
     WorkerRecord,
@@ -69,9 +70,19 @@ class Ledger(Protocol):
     # Jobs
 
     async def add_job(
-        self, spec: JobSpec, state: JobState, pieces: Iterable[bytes], segments: Sequence[Segment], cursor: Cursor
-    ) -> None:
-        """Accept a job: its item stream (in pieces), its first segments, and where splitting goes on."""
+        self,
+        spec: JobSpec,
+        state: JobState,
+        pieces: Iterable[bytes],
+        segments: Sequence[Segment],
+        cursor: Cursor,
+        request: RequestKey | None = None,
+    ) -> str:
+        """Accept a job: its item stream (in pieces), its first segments, and where splitting goes on.
+
+        Returns the job's id. A request that was accepted before changes nothing and returns the id of its job. Raises
+        `CortexError` (`job.idempotency_key_reused`) when that was a request for something else.
+        """
 
     async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor) -> None:
         """More segments, together with the cursor behind them."""

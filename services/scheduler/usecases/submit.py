@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.items import read_items
 from services.scheduler.domain.job_id import JobIds
-from services.scheduler.domain.model import Cursor, JobRecord, JobSpec, JobState, JobStatus, Segment, Tally
+from services.scheduler.domain.model import Cursor, JobRecord, JobSpec, JobState, JobStatus, RequestKey, Segment, Tally
 from services.scheduler.domain.partition import Partitioner
 from services.scheduler.domain.submission import Submission, validate
 from services.scheduler.usecases.jobs import Jobs, JobView
@@ -38,17 +38,19 @@ class Submit:
         """Say what is wrong with a submission, if anything, and store nothing."""
         await self._prepare(api_name, submission)
 
-    async def __call__(self, api_name: str, submission: Submission) -> JobView:
-        """Accept a job. It is on disk when this returns."""
+    async def __call__(self, api_name: str, submission: Submission, request: RequestKey | None = None) -> JobView:
+        """Accept a job, or find the one that the same request has become. It is on disk when this returns."""
         spec, pieces = await self._prepare(api_name, submission)
-        return await self.jobs.to_the_end(self._accept(api_name, spec, pieces))
+        return await self.jobs.to_the_end(self._accept(api_name, spec, pieces, request))
 
-    async def _accept(self, api_name: str, spec: JobSpec, pieces: list[bytes]) -> JobView:
+    async def _accept(self, api_name: str, spec: JobSpec, pieces: list[bytes], request: RequestKey | None) -> JobView:
         """Store a job and run it: both or, when it cannot be stored, neither."""
         segments, cursor = _first_segments(spec.batch_size, pieces)
         total = cursor.next_index if cursor.done else None
         state = JobState(JobStatus.ENQUEUING, total_batches=total)
-        await self.ledger.add_job(spec, state, pieces, segments, cursor)
+        job_id = await self.ledger.add_job(spec, state, pieces, segments, cursor, request)
+        if job_id != spec.job_id:
+            return await self.jobs.view(api_name, job_id)
         log.info("accepted job %s of %s", spec.job_id, spec.api_name)
         job = JobRecord(spec, state, Tally(), cursor, 0)
         self.trace(job).accepted(cursor.next_index)

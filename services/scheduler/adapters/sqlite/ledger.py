@@ -26,6 +26,7 @@ from services.scheduler.domain.model import (
     JobState,
     OpenBatches,
     Outcome,
+    RequestKey,
     Segment,
     Tally,
     WorkerRecord,
@@ -115,8 +116,14 @@ class SqliteLedger:
     # Jobs
 
     async def add_job(
-        self, spec: JobSpec, state: JobState, pieces: Iterable[bytes], segments: Sequence[Segment], cursor: Cursor
-    ) -> None:
+        self,
+        spec: JobSpec,
+        state: JobState,
+        pieces: Iterable[bytes],
+        segments: Sequence[Segment],
+        cursor: Cursor,
+        request: RequestKey | None = None,
+    ) -> str:
         """See the port."""
         queue = spec.dead_letter_queue
         job = (
@@ -129,7 +136,9 @@ class SqliteLedger:
         stream = rows.input_rows(pieces)
         first_segments = rows.segment_rows(segments)
 
-        def operation(connection: sqlite3.Connection) -> None:
+        def operation(connection: sqlite3.Connection) -> str:
+            if request is not None and (earlier := rows.remember_request(connection, spec, request)):
+                return earlier
             connection.execute(
                 "INSERT INTO jobs (job_id, api_name, api_id, workers, batch_size, timeout_seconds,"  # noqa: S608  # constants
                 " batch_timeout_seconds, dead_letter_arn, max_receive_count, created_ns, traceparent,"
@@ -144,8 +153,9 @@ class SqliteLedger:
                 connection.execute("INSERT INTO job_configs VALUES (?, ?)", (key, spec.config_json))
             rows.insert_rows(connection, "INTO input", key, stream, INPUT_ROWS_AT_ONCE)
             rows.insert_rows(connection, "INTO segments", key, first_segments)
+            return spec.job_id
 
-        await self._writer.submit(operation)
+        return await self._writer.submit(operation)
 
     async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor) -> None:
         """See the port."""

@@ -26,6 +26,7 @@ from services.scheduler.domain.model import (
     JobState,
     JobStatus,
     Outcome,
+    RequestKey,
     Segment,
     Tally,
     WorkerRecord,
@@ -77,6 +78,22 @@ def job_key(connection: sqlite3.Connection, job_id: str) -> int:
         raise CortexError("ledger.failed", f"the ledger holds no job {job_id}", Category.INTERNAL)
     key: int = row[0]
     return key
+
+
+def remember_request(connection: sqlite3.Connection, spec: JobSpec, request: RequestKey) -> str | None:
+    """Note that a request becomes this job; or the id of the job that it has become already."""
+    found = connection.execute(
+        "SELECT job_id, digest FROM requests WHERE api_name = ? AND request_id = ?", (spec.api_name, request.request_id)
+    ).fetchone()
+    if found is None:
+        values = (spec.api_name, request.request_id, request.digest, spec.job_id)
+        connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?)", values)
+        return None
+    job_id: str = found[0]
+    if found[1] != request.digest:
+        text = f"the idempotency key was used for another submission, which became job {job_id}: use a new key"
+        raise CortexError("job.idempotency_key_reused", text, Category.CONFLICT)
+    return job_id
 
 
 def api_of(row: Sequence[Any]) -> ApiVersion:

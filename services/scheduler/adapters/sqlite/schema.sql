@@ -66,6 +66,15 @@ CREATE TABLE job_configs (
     config_json TEXT NOT NULL
 );
 
+-- Submissions that may be sent again, and the job that each became.
+CREATE TABLE requests (
+    api_name   TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    digest     BLOB NOT NULL,
+    job_id     TEXT NOT NULL,
+    PRIMARY KEY (api_name, request_id)
+) WITHOUT ROWID;
+
 -- The item streams, in pieces.
 CREATE TABLE input (
     job   INTEGER NOT NULL,
