@@ -10,11 +10,14 @@ import grpc
 import pytest
 
 from cortex.batch.v1 import batch_service_pb2 as pb
-from cortex.batch.v1 import worker_service_pb2
+from cortex.batch.v1 import worker_service_pb2, worker_service_pb2_grpc
 from services.common.errors import Category, CortexError
 from services.common.grpc_errors import from_rpc_error
+from services.common.names import CHANNEL_OPTIONS
 from services.common.telemetry import start
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.api import worker_servicer
+from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
 from services.scheduler.usecases import crew
 from services.scheduler.wiring import Scheduler
 from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler, settings
@@ -47,10 +50,10 @@ class Halfway:
         result = await self._write(*arguments)
         self.done.set()
         await self.go_on.wait()
+        return result
 
 
 async def test_more_batches_come_back_at_once_than_are_kept_ready(tmp_path: Path, driver: ScriptedDriver) -> None:
-        return result
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()
         job_id = await kit.submit(json.dumps(list(range(400))))
@@ -327,3 +330,62 @@ async def test_when_a_restarted_scheduler_begins_to_listen_it_knows_its_workers(
         await built.jobs.close(None)
         await built.server.stop(None)
         await ledger.close()
+
+
+async def test_nothing_is_left_of_a_worker_that_was_being_started_when_its_job_was_stopped(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    cleaned_before_start: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    begin = driver.start
+
+    async def slow_start(api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
+        begun.set()
+        await go_on.wait()
+        cleaned_before_start.set_result(list(driver.cleaned))
+        return await begin(api, job, worker, token)
+
+    monkeypatch.setattr(driver, "start", slow_start)
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]")
+        async with asyncio.timeout(5):
+            await begun.wait()
+        await kit.batch.StopJob(pb.StopJobRequest(api_name="hello", job_id=job_id))
+        logs = asyncio.ensure_future(
+            anext(aiter(kit.batch.TailLogs(pb.TailLogsRequest(api_name="hello", job_id=job_id, follow=True))), None)
+        )
+        while not driver.killed:
+            await kit.batch.ListApis(pb.ListApisRequest())
+        for _ in range(20):  # the scheduler goes on, as far as it does
+            await kit.batch.ListApis(pb.ListApisRequest())
+        go_on.set()
+        async with asyncio.timeout(5):
+            assert await cleaned_before_start == []
+            await logs  # ends when the job's workers are gone
+        assert (driver.cleaned, driver.alive) == ([job_id], set())
+
+
+async def test_a_worker_that_neither_reads_nor_speaks_is_replaced(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_servicer, "HEARTBEAT_SECONDS", 0.1)
+    async with scheduler(tmp_path, driver, grace_seconds=0.2) as kit:
+        await kit.deploy()
+        job_id = await kit.submit(json.dumps(["x" * 200_000] * 40))
+        deaf = await kit.worker()
+        async with grpc.aio.insecure_channel(kit.address, options=CHANNEL_OPTIONS) as channel:
+            call: Any = worker_service_pb2_grpc.WorkerServiceStub(channel).Work()
+            hello = health(worker_service_pb2.Health.PHASE_READY)
+            hello.hello.token, hello.hello.worker_id = deaf.token, deaf.id
+            hello.credit.batches, hello.credit.bytes = 1000, 1 << 30
+            await call.write(hello)
+            for _ in range(3):  # the answers stay behind the batches
+                await call.write(worker_service_pb2.WorkRequest(heartbeat=worker_service_pb2.Heartbeat()))
+            replacement = await kit.worker()
+            assert deaf.id in driver.killed
+        monkeypatch.setattr(worker_servicer, "HEARTBEAT_SECONDS", 60)
+        await replacement.open()
+        await replacement.work_off()
+        await replacement.answer_completion()
+        assert (await kit.until(job_id, ended)).batch_counts.succeeded == 40

@@ -113,6 +113,7 @@ class Crew:
         self._spawn = spawn
         self._deadline: asyncio.TimerHandle | None = None
         self._failed_starts: Counter[int] = Counter()  # by slot: dequeuers in a row that ended without a batch
+        self._starting = 0
         self._ended = asyncio.Event()
         self._was_ready = False
         self._last_failure = ""
@@ -145,6 +146,14 @@ class Crew:
             await asyncio.sleep(delay)
         if self.ending:
             return
+        self._starting += 1
+        try:
+            await self._start_now(slot)
+        finally:
+            self._starting -= 1
+            self._note_end()
+
+    async def _start_now(self, slot: int) -> None:
         record = WorkerRecord(secrets.token_hex(8), self._job.spec.job_id, slot, None, None)
         worker = self.members[record.worker_id] = Worker(record)
         try:
@@ -264,8 +273,7 @@ class Crew:
         await self._forget(worker.id)
         self._on_lost(worker)
         if self.ending:
-            if not self.members:
-                self._ended.set()
+            self._note_end()
             return
         slot = worker.record.slot
         self._failed_starts[slot] += 0 if worker.delivered or blameless else 1
@@ -299,14 +307,18 @@ class Crew:
                 worker.link.send_shutdown(reason, grace_seconds)
             else:
                 self._spawn(self._gone(worker, reason), f"end worker {worker.record.slot}")
-        if not self.members:
-            self._ended.set()
+        self._note_end()
         try:
             async with asyncio.timeout(patience_seconds):
                 await self._ended.wait()
         except TimeoutError:
             for worker in list(self.members.values()):
                 await self._gone(worker, "it did not end in time")
+
+    def _note_end(self) -> None:
+        """All have ended when there is none, and none that is just being started."""
+        if self.ending and not self.members and not self._starting:
+            self._ended.set()
 
     async def abandon(self) -> None:
         """End all workers at once and tell nobody: the job is broken."""
