@@ -1,6 +1,7 @@
 """Workers of this machine as the scheduler starts them: real dequeuers, real containers, real namespaces."""
 
 import asyncio
+import errno
 import os
 import re
 import shutil
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.common.errors import CortexError
+from services.common.errors import Category, CortexError
 from services.scheduler.adapters.local_workers import namespaces
+from services.scheduler.adapters.local_workers.directories import WorkerDirectories
 from tests.integration.local_worker_kit import Workers, api, job, processes_of, script
 
 SERVER = r"""
@@ -133,6 +135,15 @@ async def test_the_operator_is_reached_from_inside_a_network_namespace(tmp_path:
         shutil.rmtree(directory)
 
 
+@pytest.mark.parametrize("elsewhere", ["/nowhere", "/" + "x" * 5000, "/a\0b", "../up"])
+async def test_an_api_file_of_another_machine_leaves_the_default_directory(tmp_path: Path, elsewhere: str) -> None:
+    text = "echo in $PWD; exec sleep 1000"
+    version = api(script("api", text), port=unused_port(), file_name=f"{elsewhere}/a.yaml")
+    async with Workers(tmp_path) as workers:
+        await workers.start(version)
+        assert await workers.says("api", "in ") == f"in {tmp_path}"
+
+
 async def test_what_a_worker_finds_in_its_directory(tmp_path: Path) -> None:
     text = 'pwd; echo "otlp=$OTEL_EXPORTER_OTLP_ENDPOINT,$OTEL_EXPORTER_OTLP_PROTOCOL"; cat /cortex/client/cli.yaml'
     (tmp_path / "apis").mkdir()
@@ -150,6 +161,19 @@ async def test_what_a_worker_finds_in_its_directory(tmp_path: Path) -> None:
             "environments": [{"name": "cortex", "operator_endpoint": "http://127.0.0.1:8888"}],
         }
         assert (own / "worker.json").stat().st_mode & 0o777 == 0o600  # it holds the token
+
+
+async def test_a_full_disk_is_told_apart_from_a_worker_that_cannot_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(WorkerDirectories, "make", no_room)
+    async with Workers(tmp_path) as workers:
+        with pytest.raises(CortexError, match="No space left") as error:
+            await workers.start(api(script("api", "exec sleep 1000"), port=unused_port()))
+    assert error.value.category is Category.STORAGE_FULL
 
 
 async def test_a_new_worker_in_a_slot_finds_mnt_empty(tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ class WorkerDriver(Protocol):
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
         """Start a worker's process and say what is known of it now.
 
-        Raises `CortexError` with a sentence for people when it cannot be started.
+        Raises `CortexError` with a sentence for people when it cannot be started; with category STORAGE_FULL when
+        that is not its fault.
         """
 
     async def adopt(self, worker: WorkerRecord) -> bool:

@@ -7,6 +7,7 @@ processes are gone and its ports are free again.
 """
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -92,7 +93,7 @@ class LocalWorkerDriver:
         self._callback = callback
 
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
-        """Start a worker's dequeuer. Raises `CortexError` when that cannot be done."""
+        """Start a worker's dequeuer. Raises `CortexError` when that cannot be done: STORAGE_FULL for a full disk."""
         config = load_api(api)
         try:
             choice = await self._ports.choose(
@@ -109,7 +110,9 @@ class LocalWorkerDriver:
                     self._attach(uplink, pid, prepared.spec)
         except (OSError, ValueError) as error:
             self._ports.release(worker.worker_id)
-            raise CortexError("worker.cannot_start", str(error), Category.INTERNAL) from error
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            category = Category.STORAGE_FULL if full else Category.INTERNAL
+            raise CortexError("worker.cannot_start", str(error), category) from error
         except CortexError:
             self._ports.release(worker.worker_id)
             raise
