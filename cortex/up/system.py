@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from cortex.cli.told import safe
 from cortex.up import data_dir, plan, ports
 from cortex.up.errors import UpError
 from cortex.up.supervisor import Supervisor
@@ -69,4 +70,4 @@ async def _supervise(system: plan.Plan, ready_line: str, http_socket: socket.soc
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone; the system goes on
-        print(line, file=sys.stderr, flush=True)  # noqa: T201  # the person at the terminal
+        print(safe(line), file=sys.stderr, flush=True)  # noqa: T201  # the person at the terminal

@@ -11,8 +11,6 @@ import msgspec
 from cortex.batch.v1.resources_pb2 import BatchApi, BatchCounts, Job, JobMetrics, WorkerCounts
 from services.common.job_document import job_document, rfc3339
 
-_IN_PROGRESS = frozenset({Job.STATUS_PENDING, Job.STATUS_ENQUEUING, Job.STATUS_RUNNING})
-
 
 def submitted(job: Job, warnings: list[str]) -> dict[str, Any]:
     """The answer to a submission."""
@@ -38,7 +36,7 @@ def status(job: Job) -> dict[str, Any]:
         "batch_counts": _all_counts(counts),
         "trace_id": job.trace_id,
     }
-    if job.status in _IN_PROGRESS and job.HasField("worker_counts"):
+    if job.status == Job.STATUS_RUNNING and job.HasField("worker_counts"):
         found["worker_counts"] = {name: count for name, count in _all_counts(job.worker_counts).items() if count}
     if job.HasField("end_time"):
         found["end_time"] = rfc3339(job.end_time.ToNanoseconds())

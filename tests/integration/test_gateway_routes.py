@@ -155,6 +155,7 @@ async def test_a_file_is_deployed_as_it_is(gateway: Gateway) -> None:
 async def test_a_deployment_needs_its_file(gateway: Gateway, body: bytes, headers: Mapping[str, str]) -> None:
     answer = await gateway.request("POST", "/deploy?configFileName=cortex.yaml", body, headers)
     assert (answer.status, answer.kind) == (400, "endpoints.form_file_must_be_provided")
+    assert answer.json["message"].startswith("cortex.yaml: the file is ")
     assert gateway.asked.requests == []
 
 

@@ -80,6 +80,11 @@ def test_the_status_of_a_running_job() -> None:
     }
 
 
+def test_before_its_first_worker_a_job_counts_none() -> None:
+    status = job_json.status(job(status=Job.STATUS_ENQUEUING, worker_counts=WorkerCounts(creating=1)))
+    assert "worker_counts" not in status
+
+
 def test_the_status_of_a_job_that_is_over() -> None:
     status = job_json.status(
         job(

@@ -59,7 +59,7 @@ class Operator:
         """Deploy the APIs of an uploaded file."""
         file_name = query.required(request, "configFileName")
         force = query.flag(request, "force")
-        config = await _uploaded(request, "config")
+        config = await _uploaded(request, "config", file_name)
         answer = await self.scheduler.deploy(DeployApisRequest(file_name=file_name, config=config, force=force))
         return as_json([api_json.deployed(result, self.public_url) for result in answer.results])
 
@@ -151,8 +151,11 @@ def _from_elsewhere(request: Request) -> bool:
     return over_tcp(request.scope) and (client is None or not Address(client.host, 0).is_loopback)
 
 
-async def _uploaded(request: Request, name: str) -> bytes:
-    """A form's file. Raises `endpoints.form_file_must_be_provided` when it is missing or empty."""
+async def _uploaded(request: Request, name: str, file_name: str) -> bytes:
+    """A form's file, which its user knows as `file_name`.
+
+    Raises `endpoints.form_file_must_be_provided` when it is missing or empty.
+    """
     uploaded = await body.read(request)
     try:
         form = await MultiPartParser(request.headers, _at_once(uploaded)).parse()
@@ -163,10 +166,9 @@ async def _uploaded(request: Request, name: str) -> bytes:
     if form is not None:
         await form.close()
     if not content:
-        raise CortexError(
-            "endpoints.form_file_must_be_provided",
-            f"the request must be a form (multipart/form-data) with the file `{name}`, and the file must not be empty",
-        )
+        problem = "the file is empty" if isinstance(file, UploadFile) else "the file is missing"
+        message = f"{file_name}: {problem}; the request must be a form (multipart/form-data) with the file `{name}`"
+        raise CortexError("endpoints.form_file_must_be_provided", message)
     return content
 
 

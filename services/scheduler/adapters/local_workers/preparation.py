@@ -90,7 +90,11 @@ def _telemetry(collector_port: int, environ: Mapping[str, str]) -> dict[str, str
 def _working_directory(config: ApiConfig, default: Path) -> str:
     """The API file's own directory; the default where it is not known, or is another machine's."""
     own = working_directory(config)
-    return own if own and Path(own).is_dir() else str(default)
+    try:
+        known = bool(own) and Path(own).is_dir()
+    except OSError:  # a name longer than this machine's may be
+        known = False
+    return own if known else str(default)
 
 
 def _port_of(url: str) -> int:
