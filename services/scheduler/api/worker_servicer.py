@@ -15,8 +15,9 @@ import grpc
 from cortex.batch.v1 import worker_service_pb2, worker_service_pb2_grpc
 from services.common.errors import CortexError
 from services.scheduler.domain.model import Completion
+from services.scheduler.usecases.batches import AttemptResult, HeldLease, Returned
 from services.scheduler.usecases.crew import Health, Phase, Worker
-from services.scheduler.usecases.job_run import AttemptResult, HeldLease, JobRun, Returned
+from services.scheduler.usecases.job_run import JobRun
 from services.scheduler.usecases.jobs import Jobs
 from services.scheduler.usecases.ports import Grant
 from services.scheduler.usecases.workers import Identity, Tokens, admit
@@ -187,9 +188,9 @@ def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> No
     if request.HasField("credit"):
         run.credit(worker, request.credit.batches, request.credit.bytes)
     if request.results:
-        run.results(worker, [_result(result) for result in request.results])
+        run.batches.results(worker, [_result(result) for result in request.results])
     if request.returned:
-        run.returned(
+        run.batches.returned(
             worker,
             [Returned(entry.batch_index, entry.epoch, entry.lost_in_container) for entry in request.returned],
         )

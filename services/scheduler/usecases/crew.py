@@ -23,6 +23,10 @@ MAX_FAILED_STARTS = 5
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 UNKNOWN_PROCESS_GRACE_SECONDS = 5.0
 """For a worker of which a crash left no process id: if it was started at all, it calls within this."""
+REASONS_TOLD = 3
+"""Of many workers with a reason each, so many are named."""
+TROUBLE_SECONDS = 3.0
+"""No worker ready for so long is told to those who look at the job; most containers are ready sooner."""
 STORAGE_RETRY_SECONDS = 2.0
 """A worker that could not be started because the disk is full is tried again so soon, and that is not its failure."""
 
@@ -98,6 +102,7 @@ class Crew:
         *,
         on_created: Callable[[], None],
         on_lost: Callable[[Worker], None],
+        on_trouble: Callable[[], None],
         on_hopeless: Callable[[JobStatus, str], None],
         spawn: Callable[..., None],
     ) -> None:
@@ -109,9 +114,11 @@ class Crew:
         self._settings = settings
         self._on_created = on_created
         self._on_lost = on_lost
+        self._on_trouble = on_trouble
         self._on_hopeless = on_hopeless
         self._spawn = spawn
         self._deadline: asyncio.TimerHandle | None = None
+        self._notice: asyncio.TimerHandle | None = None
         self._failed_starts: Counter[int] = Counter()  # by slot: dequeuers in a row that ended without a batch
         self._starting = 0
         self._ended = asyncio.Event()
@@ -185,20 +192,38 @@ class Crew:
         ready = [worker.id for worker in self.members.values() if worker.health.phase is Phase.READY]
         self._was_ready |= bool(ready)
         if self.ending or (ready if self._needed is None else self._needed in ready):
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
+            for timer in (self._deadline, self._notice):
+                if timer is not None:
+                    timer.cancel()
+            self._deadline = self._notice = None
         elif self._deadline is None:
             loop = asyncio.get_running_loop()
+            self._notice = loop.call_later(TROUBLE_SECONDS, self._on_trouble)
             self._deadline = loop.call_later(self._settings.startup_deadline_seconds, self._too_late)
 
-    def _too_late(self) -> None:
+    @property
+    def trouble(self) -> str:
+        """Why nobody is ready who could bring the job forward, for people; empty while there is no need to ask."""
+        if self._notice is None or asyncio.get_running_loop().time() < self._notice.when():
+            return ""
+        needed = self.members.get(self._needed or "")
+        what = "no worker is ready"
+        if needed is not None:
+            what = f"worker {needed.record.slot}, which is asked for /on-job-complete, is not ready"
+        why = self._why_not_ready()
+        return what + (f": {why}" if why else "")
+
+    def _why_not_ready(self) -> str:
         reasons = sorted({worker.health.reason for worker in self.members.values()} - {""}) or [self._last_failure]
+        more = f"; and {len(reasons) - REASONS_TOLD} more" if len(reasons) > REASONS_TOLD else ""
+        return "; ".join(reasons[:REASONS_TOLD]) + more
+
+    def _too_late(self) -> None:
         seconds = self._settings.startup_deadline_seconds
         what = "no worker became ready within" if not self._was_ready else "no worker was ready any more for"
         if (needed := self.members.get(self._needed or "")) is not None:
             what = f"worker {needed.record.slot}, which was asked for /on-job-complete, was not ready for"
-        why = "; ".join(reasons)
+        why = self._why_not_ready()
         self._on_hopeless(JobStatus.WORKER_ERROR, f"{what} {seconds:g} s" + (f": {why}" if why else ""))
 
     # What workers say

@@ -1,8 +1,8 @@
 """One job that is not over: everything that happens to it comes together here.
 
-It all runs on one event loop. What workers report changes the lease book at once; outcomes become durable in the
-recorder, and what follows from them (the next lease, the end of the job) follows only then. State changes go through
-one task in order, so that each is on disk before anyone sees it.
+It all runs on one event loop. Its batches are `batches.py`'s business and its workers `crew.py`'s; here is its life:
+state changes go through one task in order, so that each is on disk before anyone sees it, and what follows from them
+is done.
 """
 
 import asyncio
@@ -14,58 +14,23 @@ from typing import Any
 
 from services.common.errors import CortexError
 from services.scheduler.domain import lifecycle
-from services.scheduler.domain.leases import MAX_LOSSES, Lease, LeaseBook, Verdict
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model import (
     ApiVersion,
     Completion,
-    History,
     JobRecord,
     JobStatus,
-    Outcome,
 )
 from services.scheduler.domain.partition import Partitioner
+from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLease
 from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
-from services.scheduler.usecases.dispatch import Dispatcher
-from services.scheduler.usecases.feed import Feed
 from services.scheduler.usecases.ports import Clock, JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
-from services.scheduler.usecases.recorder import MAX_BACKLOG, Acknowledgement, Recorder
 
 log = logging.getLogger(__name__)
 
 PERSIST_RETRY_SECONDS = 1.0
 STOP_GRACE_SECONDS = 5.0
 """For the containers of a job that is over: from being told to end until they are killed."""
-
-
-@dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
-class AttemptResult:
-    """How one attempt ended, as its worker reports it."""
-
-    index: int
-    epoch: int
-    succeeded: bool
-    http_status: int
-    seconds: float
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class HeldLease:
-    """A lease as a returning worker remembers it."""
-
-    index: int
-    epoch: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """A lease that a worker gives back."""
-
-    index: int
-    epoch: int
-    lost_in_container: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +55,6 @@ class JobRun:
         self._around = around
         self._api = api
         self._job = job
-        self._max_concurrency = max_concurrency
         self._life = Life(job.state)
         if job.cursor.done:
             # The last segments are written before the state that tells their number.
@@ -99,12 +63,7 @@ class JobRun:
         self._watchers: set[asyncio.Event] = set()
         self._recovering: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
-        self._frozen = False  # the end is decided: nothing counts any more, so that a final state is final
         self._trace = around.trace(job)
-        self._book = LeaseBook(around.ledger.generation)
-        self._feed = Feed(around.ledger, job.spec.job_id, self._book, self._dispatch)
-        self._recorder = Recorder(around.ledger, job.spec.job_id, self._book, job.tally, self._on_recorded)
-        self._dispatcher = Dispatcher(self._book, self._feed, self._trace, max_concurrency)
         self._crew = Crew(
             around.ledger,
             around.driver,
@@ -114,9 +73,22 @@ class JobRun:
             around.crew,
             on_created=lambda: self._post(lifecycle.WorkerCreated()),
             on_lost=self._on_worker_lost,
+            on_trouble=self._changed,
             on_hopeless=self.end,
             spawn=self._spawn,
         )
+        self.batches = Batches(
+            around.ledger,
+            around.clock,
+            self._trace,
+            job,
+            self._crew.members,
+            max_concurrency,
+            on_ready=self._give,
+            on_recorded=self._on_recorded,
+            on_delivered=self._crew.delivered,
+        )
+        """What workers report goes there."""
         self.at_work = asyncio.Event()
         """Set when it knows its workers of before a restart: one that returns earlier would be turned away."""
         self.over = asyncio.Event()
@@ -139,22 +111,22 @@ class JobRun:
     @property
     def record(self) -> JobRecord:
         """The job as it is on disk."""
-        return JobRecord(self._job.spec, self._life.state, self._recorder.tally, self._job.cursor, self._job.low_water)
+        return JobRecord(self._job.spec, self._life.state, self.batches.tally, self._job.cursor, self._job.low_water)
 
     @property
     def known_batches(self) -> int:
         """Batches that exist so far."""
-        return max(self._feed.known, self._job.cursor.next_index)
+        return max(self.batches.known, self._job.cursor.next_index)
 
     @property
     def leased_batches(self) -> int:
         """Batches in workers' hands, or whose outcome is not on disk yet."""
-        return self._book.leased
+        return self.batches.leased
 
     @property
     def trouble(self) -> str:
         """What holds the job up just now, for people; empty when all is well."""
-        return self._recorder.trouble
+        return self.batches.trouble or self._crew.trouble
 
     def worker_counts(self) -> dict[str, int]:
         """Workers by state."""
@@ -193,13 +165,12 @@ class JobRun:
             self._tasks = tasks
             background = [
                 tasks.create_task(self._obey_events(), name="events"),
-                tasks.create_task(self._recorder.run(), name="recorder"),
-                tasks.create_task(self._feed.run(), name="feed"),
+                tasks.create_task(self.batches.run(), name="batches"),
             ]
             if resumed:
                 await self._recover()
             self.at_work.set()
-            self._feed.extend(self._job.cursor.next_index)
+            self.batches.extend(self._job.cursor.next_index)
             beginning = tasks.create_task(self._begin(), name="begin")
             self._settle()
             await self.over.wait()
@@ -226,7 +197,7 @@ class JobRun:
             state = replace(self._life.state, status=JobStatus.UNEXPECTED_ERROR, reason=reason, ended_ns=now_ns)
             await self._until_done(partial(self._around.ledger.set_state, self.id, state))
             self._life = Life(state, lifecycle.Phase.OVER)
-            self._trace.finished(state, self._recorder.tally)
+            self._trace.finished(state, self.batches.tally)
             self.over.set()
         await self._around.driver.clean_up(self.id)
         self.gone.set()
@@ -248,7 +219,7 @@ class JobRun:
     async def _recover(self) -> None:
         """After a restart: find what is open, and wait for the workers that may hold some of it."""
         found = await self._around.ledger.open_batches(self.id, self._job.low_water)
-        self._book.restore(found)
+        self.batches.restore(found)
         known = await self._around.ledger.workers(self.id)
         self._recovering = {record.worker_id for record in known}
         self._recovering &= await self._crew.adopt(known)
@@ -267,7 +238,7 @@ class JobRun:
             if segments or not piece:
                 cursor = partitioner.cursor
                 await self._until_done(partial(self._around.ledger.add_segments, self.id, segments, cursor))
-                self._feed.extend(cursor.next_index)
+                self.batches.extend(cursor.next_index)
         self._post(lifecycle.InputSplit(cursor.next_index))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -293,8 +264,7 @@ class JobRun:
                 match effect:
                     case lifecycle.Persist():
                         if life.phase is lifecycle.Phase.OVER:
-                            self._frozen = True
-                            await self._recorder.flush()
+                            await self.batches.freeze()
                         await self._until_done(partial(self._around.ledger.set_state, self.id, life.state))
                     case lifecycle.AskCompletion(worker):
                         link = self._crew.members[worker].link if worker in self._crew.members else None
@@ -306,7 +276,7 @@ class JobRun:
                         self._settle()
                     case lifecycle.EndWorkers():
                         self._life = life
-                        self._trace.finished(life.state, self._recorder.tally)
+                        self._trace.finished(life.state, self.batches.tally)
                         self.over.set()
             self._life = life
             self._crew.need(life.completer)
@@ -341,36 +311,26 @@ class JobRun:
     @property
     def _all_final(self) -> bool:
         """Whether all of the job's outcomes are on disk."""
-        tally, total = self._recorder.tally, self._life.state.total_batches
+        tally, total = self.batches.tally, self._life.state.total_batches
         return total is not None and tally.batches_succeeded + tally.batches_failed >= total
 
     def _settle(self) -> None:
         """Tell the job's life how the batches stand, where that can matter."""
         if not self._all_final or self._recovering:
             return
-        tally = self._recorder.tally
+        tally = self.batches.tally
         final = tally.batches_succeeded + tally.batches_failed
         ready = sorted((w for w in self._crew.members.values() if w.usable), key=lambda worker: worker.record.slot)
         candidates = tuple(worker.id for worker in ready)
-        self._post(lifecycle.Settled(final, tally.batches_failed, self._book.leased, candidates))
+        self._post(lifecycle.Settled(final, tally.batches_failed, self.batches.leased, candidates))
 
-    def _dispatch(self) -> None:
-        if self._frozen or self._crew.ending or self._recovering or self._recorder.backlog > MAX_BACKLOG:
-            return
-        self._dispatcher.dispatch(self._crew.members.values(), input_split=self._life.state.total_batches is not None)
+    def _give(self) -> None:
+        if not self._crew.ending and not self._recovering:
+            self.batches.give(input_split=self._life.state.total_batches is not None)
 
-    def _on_recorded(self, outcomes: list[Outcome], acknowledgements: list[Acknowledgement]) -> None:
-        by_worker: dict[str, list[int]] = {}
-        for acknowledgement in acknowledgements:
-            by_worker.setdefault(acknowledgement.worker, []).append(acknowledgement.epoch)
-        for worker_id, epochs in by_worker.items():
-            worker = self._crew.members.get(worker_id)
-            if worker is not None and worker.link is not None:
-                worker.link.send_recorded(epochs)
-        for outcome in outcomes:
-            self._trace.batch_settled(outcome.index, outcome.error)
+    def _on_recorded(self) -> None:
         self._settle()
-        self._dispatch()
+        self._give()
         self._changed()
 
     # What workers say
@@ -393,21 +353,7 @@ class JobRun:
         `completing`: it has been told to POST /on-job-complete.
         """
         self._crew.connected(worker, link)
-        held = sorted(held, key=lambda lease: lease.epoch)  # as they were given: the oldest are in the container
-        known = self._feed.known
-        dropped = [
-            lease.epoch
-            for lease in held
-            if not self._book.adopt(lease.index, lease.epoch, lease.attempt, worker.id, known)
-        ]
-        for result in results:
-            self._book.adopt(result.index, result.epoch, self._book.attempts(result.index) + 1, worker.id, known)
-        # What the worker no longer remembers, it did not get: its stream broke under way.
-        remembered = {lease.epoch for lease in held} | {result.epoch for result in results}
-        for lease in list(self._book.held(worker.id)):
-            if lease.epoch not in remembered:
-                self._release(worker, lease, lost=False)
-        worker.held_bytes = sum(lease.size for lease in self._book.held(worker.id))
+        dropped = self.batches.adopt(worker, held, results)
         if completing and self._all_final:
             self._post(lifecycle.CompletionUnderWay(worker.id))
         elif self._life.completer == worker.id:
@@ -419,9 +365,9 @@ class JobRun:
         if worker.id in self._recovering:
             self._recovering.discard(worker.id)
             if not self._recovering:
-                self._feed.wake()
+                self.batches.wake()
                 self._settle()
-        self._dispatch()
+        self._give()
 
     def disconnected(self, worker: Worker, link: WorkerLink) -> None:
         """A worker's stream broke."""
@@ -439,107 +385,29 @@ class JobRun:
     def credit(self, worker: Worker, batches: int, size: int) -> None:
         """A worker says how much it may hold."""
         worker.credit_batches, worker.credit_bytes = batches, size
-        self._dispatch()
+        self._give()
 
     def health(self, worker: Worker, health: Health) -> None:
         """A worker's containers changed."""
         self._crew.health_changed(worker, health)
         self._settle()
-        self._dispatch()
+        self._give()
         self._changed()
-
-    def results(self, worker: Worker, results: Sequence[AttemptResult]) -> None:
-        """Attempts ended."""
-        void = [result.epoch for result in results if not self._take(worker, result)]
-        if void and worker.link is not None:
-            worker.link.send_recorded(void)
-        self._dispatch()
-
-    def _take(self, worker: Worker, result: AttemptResult) -> bool:
-        """Take a result for recording. False when it counts for nothing."""
-        if self._frozen:
-            return False
-        index, acknowledgement = result.index, Acknowledgement(worker.id, result.epoch)
-        worker.held_bytes -= self._book.size_of(index, result.epoch)
-        attempts = self._book.attempts(index) + 1
-        if result.succeeded or result.http_status:
-            self._crew.delivered(worker)
-        if result.succeeded:
-            verdict, lease = self._book.succeed(index)
-            self._free(worker, lease)
-        else:
-            verdict = self._book.fail(index, result.epoch)
-        match verdict:
-            case Verdict.VOID:
-                return False
-            case Verdict.WAIT:
-                self._recorder.acknowledge_with_next(acknowledgement)
-            case Verdict.RETRY:
-                history = self._book.histories[index]
-                self._trace.batch_settled(index, result.error)
-                self._recorder.setback(index, history, attempt=True, acknowledgement=acknowledgement)
-                self._feed.wake()
-            case Verdict.FINAL:
-                self._trace.batch_answered(index)
-                now_ns, status = self._around.clock.now_ns(), result.http_status
-                outcome = Outcome(index, result.succeeded, attempts, status, result.error, now_ns)
-                self._recorder.outcome(outcome, result.seconds, acknowledgement)
-        return True
-
-    def _free(self, reporter: Worker, lease: Lease | None) -> None:
-        """A batch that succeeded elsewhere is nobody's any more."""
-        holder = self._crew.members.get(lease.worker) if lease is not None else None
-        if lease is None or holder is None or holder is reporter:
-            return
-        holder.held_bytes -= lease.size
-        if holder.link is not None:
-            holder.link.send_revoked([lease.epoch])
-
-    def returned(self, worker: Worker, returned: Sequence[Returned]) -> None:
-        """A worker gives leases back."""
-        for entry in returned:
-            worker.revoked.discard(entry.epoch)
-            lease = self._book.lease(entry.index, entry.epoch)
-            if lease is not None and lease.worker == worker.id:
-                self._release(worker, lease, lost=entry.lost_in_container)
-        self._feed.wake()
-        self._settle()
-        self._dispatch()
 
     def completion(self, worker: Worker, completion: Completion) -> None:
         """The container answered /on-job-complete."""
         self._spawn(self._completed(worker.id, completion), "completion")
 
     async def _completed(self, worker_id: str, completion: Completion) -> None:
-        failed, example = self._recorder.tally.batches_failed, ""
+        failed, example = self.batches.tally.batches_failed, ""
         if failed and (failure := await self._around.ledger.first_failure(self.id)) is not None:
             example = f"batch {failure.index}: {failure.error}"
         now_ns = self._around.clock.now_ns()
         self._post(lifecycle.CompletionAnswered(worker_id, completion, failed, example, now_ns))
 
-    def _release(self, worker: Worker, lease: Lease, *, lost: bool) -> None:
-        if self._frozen:
-            return
-        worker.held_bytes -= lease.size
-        verdict = self._book.release(lease.index, lease.epoch, lost=lost)
-        history = self._book.histories.get(lease.index, History())
-        if verdict is Verdict.FINAL:
-            error = f"{MAX_LOSSES} workers were lost while they had this batch"
-            attempts = history.attempts
-            now_ns = self._around.clock.now_ns()
-            self._recorder.outcome(Outcome(lease.index, False, attempts, 0, error, now_ns), None, None)
-        elif lost:
-            self._recorder.setback(lease.index, history, attempt=False, acknowledgement=None)
-        self._trace.batch_settled(lease.index, "given back")
-
     def _on_worker_lost(self, worker: Worker) -> None:
-        """A worker is gone. Its oldest leases, as many as it works on at once, may have been in its container."""
-        for position, lease in enumerate(list(self._book.held(worker.id))):
-            # A worker that was told to end, or said that it will, did not die of its batches.
-            lost = position < self._max_concurrency and not worker.leaving
-            self._release(worker, lease, lost=lost)
+        self.batches.lost(worker)
         self._post(lifecycle.WorkerLost(worker.id))
-        self._feed.wake()
         self._recovered(worker)
         self._settle()
         self._changed()
