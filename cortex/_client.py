@@ -52,7 +52,7 @@ class Client:
 
     def deploy_all_from_file(self, config_file: str | Path, force: bool = False) -> list[Json]:
         """Deploy every API of a configuration file and return what became of each, in the file's order."""
-        return self._deploy(read_config_file(config_file), str(Path(config_file).absolute()), force)
+        return self._deploy(read_config_file(config_file), config_file_name(config_file), force)
 
     def _deploy(self, config: bytes, file_name: str, force: bool) -> list[Json]:
         results: list[Json] = json.loads(self.operator.deploy(config, file_name, force=force))
@@ -146,9 +146,18 @@ class Client:
         return trace
 
 
+def config_file_name(path: str | Path) -> str:
+    """The file's one name: its containers run in its directory, however the way there is written."""
+    path = Path(path)
+    return str(path.parent.resolve() / path.name)
+
+
 def read_config_file(path: str | Path) -> bytes:
-    """A configuration file's bytes. Raises `CortexException` when it cannot be read."""
+    """A configuration file's bytes. Raises `CortexException` when it cannot be read, or is empty."""
     try:
-        return Path(path).read_bytes()
+        text = Path(path).read_bytes()
     except OSError as error:
         raise CortexException("client.file_not_readable", f"cannot read {path}: {error.strerror}") from error
+    if not text:
+        raise CortexException("client.file_empty", f"{path} is empty: it must hold a YAML list of APIs")
+    return text

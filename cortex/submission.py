@@ -72,8 +72,16 @@ def read_items(text: bytes, source: str) -> bytes:
     """Raw text as a JSON array of items: it is one, or it holds one item a line.
 
     An array alone is the array of the items. Anything else is read as lines; empty lines count for nothing. `source` is
-    the text's name in messages. Raises `CortexException` (`client.invalid_items`) with the line of a mistake.
+    the text's name in messages. Raises `CortexException` (`client.invalid_items`) with the line of a mistake, and when
+    there is no item.
     """
+    array = _as_array(text, source)
+    if not array[1:-1].strip():
+        raise _invalid(source, "no items: give a JSON array of at least one, or one item a line")
+    return array
+
+
+def _as_array(text: bytes, source: str) -> bytes:
     text = text.removeprefix(b"\xef\xbb\xbf")
     if not text.lstrip().startswith(b"["):
         return _join_lines(text, source)

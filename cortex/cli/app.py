@@ -35,6 +35,12 @@ Exit codes:
   130  interrupted with Ctrl-C; a job goes on
 """
 
+HINTS = {
+    "resources.api_not_deployed": "  see what is: cortex get{env}",
+    "job.not_found": "  see its jobs: cortex get {api}{env}",
+}
+"""By an error's kind: what to do next, filled in from the command's parameters."""
+
 INTERRUPTED = 130
 
 
@@ -77,7 +83,13 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except CortexException as error:
-            _report(error, as_json=ctx.params.get("output") == "json")
+            as_json = ctx.params.get("output") == "json"
+            _report(error, as_json=as_json)
+            if not as_json and error.kind in HINTS:
+                from cortex.cli.connect import same_environment
+
+                environment = same_environment(ctx.params.get("environment"))
+                click.echo(HINTS[error.kind].format(api=ctx.params.get("api"), env=environment), err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)

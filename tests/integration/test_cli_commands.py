@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -119,6 +120,14 @@ def test_watching_into_a_pipe_gives_plain_lines(server: Server, cli: Cli) -> Non
     assert len(done.stdout.splitlines()) <= 4  # a line a second at most, however many changes there are
 
 
+def test_what_holds_a_job_up_is_told_once_and_where_to_look_when_it_failed(server: Server, cli: Cli) -> None:
+    held_up = line(job_status(done=0, reason="no worker is ready"))
+    server.on(WATCH, Reply(lines=[held_up, held_up, line(job_status(done=1)), line(job_status("stopped", done=1))]))
+    done = cli("watch", "digits", JOB_ID)
+    assert done.stdout.count("waiting: no worker is ready\n") == 1
+    assert done.stderr == f"what its containers wrote: cortex logs digits {JOB_ID}\n"
+
+
 def test_watching_in_a_terminal_draws_a_bar_that_gives_way_to_the_end(server: Server, environ: dict[str, str]) -> None:
     server.on(WATCH, Reply(lines=[line(job_status("pending", total=None)), line(job_status(done=4)), line(ENDED)]))
     process = in_a_terminal(environ, "watch", "digits", JOB_ID)
@@ -156,15 +165,29 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(server: Server, environ: di
     assert f"cortex delete digits {JOB_ID} --env test" in errors
 
 
-def test_errors_are_one_line_on_standard_error(server: Server, cli: Cli) -> None:
+def test_errors_are_on_standard_error_with_what_to_do_next(server: Server, cli: Cli) -> None:
     server.on("GET /get/nope", Reply({"kind": "resources.api_not_deployed", "message": "nope is not deployed"}, 404))
     done = cli("get", "nope")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: nope is not deployed (resources.api_not_deployed)\n"
+    assert done.stderr == "error: nope is not deployed (resources.api_not_deployed)\n  see what is: cortex get\n"
+    server.on("GET /batch/digits?jobID=nope", Reply({"kind": "job.not_found", "message": "no such job"}, 404))
+    done = cli("get", "digits", "nope", "--env", "test")
+    assert done.stderr == "error: no such job (job.not_found)\n  see its jobs: cortex get digits --env test\n"
     done = cli("get", "nope", "-o", "json")
     assert (done.returncode, done.stdout) == (1, "")
     error = {"kind": "resources.api_not_deployed", "message": "nope is not deployed"}
     assert json.loads(done.stderr) == {"error": error}
+
+
+def test_a_file_has_one_name_and_must_not_be_empty(server: Server, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    file = tmp_path / "api.yaml"
+    file.touch()
+    done = cli("deploy", str(file))
+    assert (done.returncode, done.stderr) == (1, f"error: {file} is empty: it must hold a YAML list of APIs\n")
+    file.write_text("- name: hello\n")
+    server.on(f"POST /deploy?force=false&configFileName={quote(str(file), safe='')}", Reply([]))
+    assert cli("deploy", str(tmp_path / "below" / ".." / "api.yaml")).returncode == 0
 
 
 def test_output_that_cannot_be_written_is_one_line_too(server: Server, environ: dict[str, str]) -> None:

@@ -69,6 +69,26 @@ async def test_more_batches_come_back_at_once_than_are_kept_ready(tmp_path: Path
         assert job.batch_counts.succeeded == 400
 
 
+async def test_a_job_without_a_ready_worker_says_why(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "TROUBLE_SECONDS", 0.05)
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]")
+        worker = await kit.worker()
+        await worker.open(ready=False)
+        not_ready = worker_service_pb2.Health.PHASE_NOT_READY
+        why = worker_service_pb2.Health(phase=not_ready, reason="nothing listens on port 8080")
+        await worker.say(worker_service_pb2.WorkRequest(health=why))
+        await kit.until(job_id, lambda job: job.reason == "no worker is ready: nothing listens on port 8080")
+        await worker.say(health(worker_service_pb2.Health.PHASE_READY))
+        await kit.until(job_id, lambda job: job.reason == "")
+        await worker.work_off()
+        await worker.answer_completion()
+        assert (await kit.until(job_id, ended)).reason == ""
+
+
 async def test_a_broken_job_ends_with_its_workers_and_takes_no_other_along(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,13 +64,13 @@ def test_of_many_alike_the_first_and_the_failed_are_drawn() -> None:
     labels = [row.label for row in shown]
     assert [label for label in labels if label.startswith("batch")] == [f"batch {n}" for n in [*range(SHOWN_ALIKE), 70]]
     others = next(row for row in shown if row.label.startswith("…"))
-    assert (others.label, others.start, others.end) == ("… 89 more of `batch`", 10 * MS, 104 * MS)
-    assert len(shown) == 1 + 11 * 2 + 1  # what is left out takes its children with it
+    assert (others.label, others.start, others.end) == ("… 96 more of `batch`", SHOWN_ALIKE * MS, 104 * MS)
+    assert len(shown) == 1 + (SHOWN_ALIKE + 1) * 2 + 1  # what is left out takes its children with it
 
 
 def test_failures_that_are_not_drawn_are_counted() -> None:
     spans = [told(str(n), "batch", n, n + 1, error=True) for n in range(100)]
-    assert drawn(spans)[-1].label == "… 80 more of `batch`, 80 of them failed"
+    assert drawn(spans)[-1].label == "… 94 more of `batch`, 94 of them failed"
 
 
 def test_one_more_than_are_drawn_is_drawn_too() -> None:

@@ -38,8 +38,10 @@ def test_one_array_alone_is_the_array_of_items() -> None:
     assert read_items(b"[1,2]\n", "items.txt") == b"[1,2]"
 
 
-def test_nothing_is_an_empty_array_which_the_server_refuses() -> None:
-    assert read_items(b" \n", "items.txt") == b"[]"
+@pytest.mark.parametrize("text", [b"", b" \n", b"[]", b"[ \n]\n"])
+def test_no_items_are_a_mistake_that_names_the_file(text: bytes) -> None:
+    with pytest.raises(CortexException, match=r"items\.txt: no items: give a JSON array of at least one"):
+        read_items(text, "items.txt")
 
 
 def test_a_byte_order_mark_counts_for_nothing() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cortex._client import read_config_file
+from cortex._client import config_file_name, read_config_file
 from cortex.cli.app import Command, environment_option, output_option
 from cortex.cli.connect import connect
 from cortex.cli.output import json_document
@@ -25,7 +25,7 @@ def command(file: Path, force: bool, yes: bool, environment: str | None, output:
     this machine the commands of its containers run in the file's directory.
     """
     del yes
-    answer = connect(environment).deploy(read_config_file(file), str(file.absolute()), force=force)
+    answer = connect(environment).deploy(read_config_file(file), config_file_name(file), force=force)
     results = told(answer)
     if output == "json":
         json_document(answer)

@@ -40,10 +40,15 @@ def command(api: str, job: str, environment: str | None, output: str) -> None:
 def watch(operator: Operator, api: str, job: str, environment: str | None, output: str) -> int:
     """Show a job until it is over; the exit code."""
     updates = operator.watch(api, job)
+    where = f"{api} {job}{same_environment(environment)}"
     try:
-        return _watch_as_json(updates) if output == "json" else _watch_for_people(updates)
+        if output == "json":
+            return _watch_as_json(updates)
+        code = _watch_for_people(updates)
+        if code != SUCCEEDED:
+            click.echo(f"what its containers wrote: cortex logs {where}", err=True)
+        return code
     except KeyboardInterrupt:
-        where = f"{api} {job}{same_environment(environment)}"
         hints = f"  watch it again: cortex watch {where}\n  stop it:        cortex delete {where}"
         click.echo(f"job {job} goes on\n{hints}", err=True)
         return INTERRUPTED

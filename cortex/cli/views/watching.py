@@ -25,7 +25,9 @@ class Rate:
         self._points: deque[tuple[float, int]] = deque()
 
     def add(self, done: int, now: float) -> None:
-        """So many are done now."""
+        """So many are done now. The clock starts with the first batch: until then workers start."""
+        if done == 0:
+            self._points.clear()
         self._points.append((now, done))
         while len(self._points) > 2 and now - self._points[1][0] > RATE_WINDOW_S:
             self._points.popleft()
@@ -37,6 +39,21 @@ class Rate:
             return 0.0
         (start, before), (end, after) = self._points[0], self._points[-1]
         return (after - before) / (end - start) if end > start else 0.0
+
+
+class Waiting:
+    """Tells what holds a job up, once for each reason: the server gives one when there is need to worry."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told = ""
+
+    def tell(self, state: Json) -> None:
+        """A line when there is a new reason."""
+        reason = state.get("reason", "")
+        if reason and reason != self._told and not state.get("end_time"):
+            self._console.print(f"waiting: {reason}", soft_wrap=True)
+            self._told = reason
 
 
 def follow(console: Console, updates: Iterator[Json]) -> Json:
@@ -55,6 +72,7 @@ def _follow_live(console: Console, updates: Iterator[Json]) -> Json:
     )
     last: Json = {}
     rate = Rate()
+    waiting = Waiting(console)
     with bar:
         task: TaskID | None = None
         for last in updates:
@@ -66,6 +84,7 @@ def _follow_live(console: Console, updates: Iterator[Json]) -> Json:
             if task is None:
                 task = bar.add_task(label, total=total, completed=done, facts=text)
             bar.update(task, description=label, total=total, completed=done, facts=text)
+            waiting.tell(state)
     return last
 
 
@@ -79,10 +98,11 @@ def _follow_plain(console: Console, updates: Iterator[Json]) -> Json:
     threading.Thread(target=_pour, args=(updates, incoming), daemon=True).start()
     last: Json = {}
     rate, shown, due = Rate(), "", 0.0
+    waiting = Waiting(console)
     while True:
-        waiting = bool(last) and _line(last, rate) != shown
+        late = bool(last) and _line(last, rate) != shown
         try:
-            update = incoming.get(timeout=max(0.0, due - time.monotonic()) if waiting else None)
+            update = incoming.get(timeout=max(0.0, due - time.monotonic()) if late else None)
         except queue.Empty:
             update = last
         if update is None:
@@ -96,6 +116,7 @@ def _follow_plain(console: Console, updates: Iterator[Json]) -> Json:
         if line != shown and time.monotonic() >= due and not last["job_status"].get("end_time"):
             console.print(line, soft_wrap=True)
             shown, due = line, time.monotonic() + PLAIN_INTERVAL_S
+        waiting.tell(last["job_status"])
 
 
 def _pour(updates: Iterator[Json], into: "queue.SimpleQueue[Json | BaseException | None]") -> None:
@@ -147,7 +168,8 @@ def print_end(console: Console, job: Json) -> None:
     line = Text(state["status"], style=f"bold {words.style_of(state['status'])}")
     line.append(f" after {words.duration(words.took(state))}: ", style="default not bold")
     of = "" if total in (None, counts["succeeded"]) else f" of {total:,}"
-    told = f"{counts['succeeded']:,}{of} batches succeeded, {counts['failed']:,} failed"
+    batches = f"{counts['succeeded']:,}{of} batches" if of else words.batches(counts["succeeded"])
+    told = f"{batches} succeeded, {counts['failed']:,} failed"
     line.append(told, style="default not bold")
     console.print(line, soft_wrap=True)
     if state.get("reason"):

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from cortex.cli.views import words
 
-SHOWN_ALIKE = 10
+SHOWN_ALIKE = 3
 """Siblings of one name that are drawn; as many more when they failed."""
 
 SERVICE_STYLES = {"gateway": "blue", "scheduler": "magenta", "dequeuer": "green"}
