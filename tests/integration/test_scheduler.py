@@ -40,6 +40,18 @@ async def test_a_job_runs_from_its_submission_to_its_end(tmp_path: Path, driver:
         assert json.loads(driver.job_specs[-1])["total_batch_count"] == 3
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+async def test_a_job_cannot_be_watched_at_an_interval_without_sense(
+    tmp_path: Path, driver: ScriptedDriver, seconds: float
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        wanted = pb.WatchJobRequest(api_name="hello", job_id=await kit.submit("[1]"), min_interval_seconds=seconds)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await anext(aiter(kit.batch.WatchJob(wanted)))
+        assert from_rpc_error(error.value).kind == "job.invalid_watch_interval"
+
+
 async def test_a_failed_batch_is_passed_over_and_counted(tmp_path: Path, driver: ScriptedDriver) -> None:
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()

@@ -1,6 +1,7 @@
 """BatchService: what clients ask, turned into use cases and back."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -130,6 +131,9 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         """A job now and at every change."""
+        if not 0 <= request.min_interval_seconds < math.inf:  # nor NaN
+            given = f"min_interval_seconds: it must be a number of seconds from 0, not {request.min_interval_seconds}"
+            raise CortexError("job.invalid_watch_interval", given)
         interval = max(request.min_interval_seconds, MIN_WATCH_INTERVAL_SECONDS)
         run = self._jobs.run(request.job_id)
         if run is None:
