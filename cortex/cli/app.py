@@ -1,6 +1,7 @@
 """The commands by name, and what all of them share: the environment, the output format, errors and exit codes."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -68,6 +69,8 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="cortex-batch", message="cortex %(version)s")
 def cortex() -> None:
     """Run your own container over millions of items: deploy batch APIs, submit jobs to them and watch these."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown"):
+        click.get_current_context().color = False  # Rich knows these by itself, Click does not
 
 
 def main() -> None:

@@ -53,10 +53,10 @@ def cli(environ: dict[str, str]) -> Cli:
     return Cli(environ)
 
 
-def in_a_terminal(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a terminal; `stdout` is what came to the screen."""
+def in_a_terminal(environ: dict[str, str], *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a terminal; `stdout` is what came to the screen. `changes` are of its environment."""
     ours, theirs = pty.openpty()
-    terminal = {**environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    terminal = {**environ, "TERM": "xterm-256color", "COLUMNS": "100", **changes}
     process = subprocess.Popen([CORTEX, *arguments], stdout=theirs, stderr=theirs, env=terminal)
     os.close(theirs)
     screen = b""
@@ -135,6 +135,26 @@ def test_watching_in_a_terminal_draws_a_bar_that_gives_way_to_the_end(server: Se
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", process.stdout)
     assert "━━━" in text
     assert "completed_with_failures after 1m 05s: 8 of 10 batches succeeded, 2 failed" in text
+
+
+@pytest.mark.parametrize("changes", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_who_wants_no_colours_gets_none(server: Server, environ: dict[str, str], changes: dict[str, str]) -> None:
+    entry = {"worker": 0, "container": "api", "message": "hello"}
+    server.on(f"GET /batch/digits/{JOB_ID}/logs", Reply(lines=[line(entry)]))
+    assert in_a_terminal(environ, "logs", "digits", JOB_ID, **changes).stdout == "0/api | hello\r\n"
+
+
+def test_a_dumb_terminal_gets_lines(server: Server, environ: dict[str, str]) -> None:
+    server.on(WATCH, Reply(lines=[line(job_status(done=4)), line(ENDED)]))
+    screen = in_a_terminal(environ, "watch", "digits", JOB_ID, TERM="dumb").stdout
+    assert screen.startswith("running: 4/10 batches, 2/2 workers ready\r\n")
+    assert "\x1b" not in screen
+
+
+def test_a_narrow_terminal_cuts_no_job_id(server: Server, environ: dict[str, str]) -> None:
+    api = {"metadata": {"name": "digits", "last_updated": 0}, "batch_job_statuses": [ENDED["job_status"]]}
+    server.on("GET /get", Reply([api]))
+    assert JOB_ID in in_a_terminal(environ, "get", COLUMNS="60").stdout
 
 
 def test_submit_with_watch_follows_the_job(server: Server, cli: Cli) -> None:

@@ -11,12 +11,24 @@ from cortex.cli.views import words
 
 Json = dict[str, Any]
 
+JOB_COLUMNS = ("JOB", "LATEST JOB")
+JOB_ID_WIDTH = 16
+"""Ids are copied from the screen: these are never cut or folded."""
+
+NARROW = 80
+"""Columns of a terminal below which a table leaves out what can be spared."""
+
 
 def table(*headers: str, right: tuple[str, ...] = ()) -> Table:
     """A table without lines, its header in capitals so that it stands out without colour too."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for header in headers:
-        made.add_column(header, justify="right" if header in right else "left", overflow="fold")
+        made.add_column(
+            header,
+            justify="right" if header in right else "left",
+            overflow="fold",
+            min_width=JOB_ID_WIDTH if header in JOB_COLUMNS else None,
+        )
     return made
 
 
@@ -35,15 +47,16 @@ def print_apis(console: Console, apis: list[Json]) -> None:
     if not apis:
         console.print("no APIs are deployed; deploy one with `cortex deploy FILE`")
         return
-    made = table("API", "DEPLOYED", "RUNNING", "LATEST JOB", "STATUS", "BATCHES", right=("RUNNING",))
+    spared = () if console.width < NARROW else ("DEPLOYED", "RUNNING")
+    made = table("API", *spared, "LATEST JOB", "STATUS", "BATCHES", right=("RUNNING",))
     for api in apis:
         jobs = api["batch_job_statuses"]
         running = sum(1 for job in jobs if not job.get("end_time"))
         latest = jobs[0] if jobs else None
+        deployed = words.ago(datetime.fromtimestamp(api["metadata"]["last_updated"], UTC))
         made.add_row(
             api["metadata"]["name"],
-            words.ago(datetime.fromtimestamp(api["metadata"]["last_updated"], UTC)),
-            str(running) if running else "-",
+            *((deployed, str(running) if running else "-") if spared else ()),
             latest["job_id"] if latest else "-",
             status(latest) if latest else "-",
             progress(latest) if latest else "-",
@@ -93,7 +106,7 @@ def jobs_table(jobs: list[Json]) -> Table:
     for job in jobs:
         failed = job["batch_counts"]["failed"]
         made.add_row(
-            Text(job["job_id"], no_wrap=True),
+            job["job_id"],
             status(job),
             progress(job),
             Text(f"{failed:,}", style="red" if failed else ""),

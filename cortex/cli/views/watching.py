@@ -58,7 +58,8 @@ class Waiting:
 
 def follow(console: Console, updates: Iterator[Json]) -> Json:
     """Show the job until the updates end, and return the last."""
-    return _follow_live(console, updates) if console.is_terminal else _follow_plain(console, updates)
+    live = console.is_terminal and not console.is_dumb_terminal  # a dumb one cannot go back in its line
+    return _follow_live(console, updates) if live else _follow_plain(console, updates)
 
 
 def _follow_live(console: Console, updates: Iterator[Json]) -> Json:
