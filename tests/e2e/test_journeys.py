@@ -35,7 +35,7 @@ def test_a_job_from_deployment_to_trace(tmp_path: Path) -> None:
         def whole_trace() -> list[dict[str, object]]:
             spans: list[dict[str, object]] = running.client.job_trace("hello", job_id)["spans"]
             names = {span["name"] for span in spans}
-            return spans if {"job", "on-job-complete"} <= names and len(spans) >= 7 * 3 else []
+            return spans if {"job", "start worker", "on-job-complete"} <= names and len(spans) >= 7 * 3 else []
 
         spans = wait_for("the whole trace", whole_trace)
         assert {span["service"] for span in spans} == {"cortex-gateway", "cortex-scheduler", "cortex-dequeuer"}

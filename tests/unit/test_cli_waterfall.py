@@ -53,11 +53,17 @@ def test_a_span_whose_parent_is_not_known_stands_at_the_top() -> None:
     assert [row.depth for row in drawn([told("a", "orphan", 0, 1, "gone")])] == [0]
 
 
+def test_spans_are_told_apart_by_their_batch_or_worker() -> None:
+    attributes = {"cortex.batch": 7, "cortex.worker": 1}
+    spans = [told(name, name, 0, 1, attributes=attributes) for name in ("deliver batch", "start worker")]
+    assert {row.label for row in drawn(spans)} == {"deliver batch 7", "start worker 1"}
+
+
 def test_of_many_alike_the_first_and_the_failed_are_drawn() -> None:
     spans = [told("a", "job", 0, 1000)]
     for number in range(100):
         failed = {"error": True, "status_message": "status 500"} if number == 70 else {}
-        attributes = {"cortex.batch.index": number}
+        attributes = {"cortex.batch": number}
         spans.append(told(f"b{number}", "batch", number, number + 5, "a", attributes=attributes, **failed))
         spans.append(told(f"d{number}", "deliver", number, number + 4, f"b{number}"))
     shown = drawn(spans)

@@ -26,6 +26,9 @@ from cortex.cli.views import words
 SHOWN_ALIKE = 3
 """Siblings of one name that are drawn; as many more when they failed."""
 
+NUMBERED_BY = {"start worker": "cortex.worker"}
+"""The attribute that tells a span of this name from others; of other names it is the batch's index."""
+
 SERVICE_STYLES = {"gateway": "blue", "scheduler": "magenta", "dequeuer": "green"}
 DURATION_WIDTH = 9
 MIN_BAR_WIDTH = 12
@@ -48,11 +51,11 @@ class Span:
     def of(cls, told: dict[str, Any]) -> "Span":
         """From the server's JSON."""
         name = told["name"]
-        batch = told["attributes"].get("cortex.batch.index", told["attributes"].get("cortex.batch"))
+        number = told["attributes"].get(NUMBERED_BY.get(name, "cortex.batch"))
         return cls(
             told["span_id"],
             told["parent_span_id"],
-            name if batch is None or name[-1:].isdigit() else f"{name} {batch}",
+            name if number is None or name[-1:].isdigit() else f"{name} {number}",
             told["service"].removeprefix("cortex-"),
             told["start_unix_nano"],
             max(told["end_unix_nano"], told["start_unix_nano"]),

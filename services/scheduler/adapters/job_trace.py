@@ -3,6 +3,7 @@
     SubmitJob (the request)
       +- partition
       +- job                          from acceptance to its end; its span id is the job id
+           +- start worker            until it is ready for batches
            +- batch                   from its lease until its outcome is on disk
            |    +- deliver batch      the dequeuer's
            |    +- record outcome
@@ -17,7 +18,7 @@ import time
 
 from services.common.telemetry import Telemetry, child_traceparent, new_span_id, sampled
 from services.scheduler.domain.leases import Lease
-from services.scheduler.domain.model import JobRecord, JobState, JobStatus, Tally
+from services.scheduler.domain.model import JobRecord, JobState, JobStatus, Tally, WorkerRecord
 
 ALWAYS_SAMPLED = 100
 SAMPLED_EVERY = 1000
@@ -47,6 +48,7 @@ class OtelJobTrace:
         self._context = child_traceparent(job.spec.traceparent, self._span_id, self._sampled)
         self._unsampled = child_traceparent(job.spec.traceparent, self._span_id, sampled=False)
         self._batches: dict[int, _OpenBatch] = {}
+        self._starting: dict[str, int] = {}  # since when, by worker id
         self._completion: tuple[int, int] | None = None  # span id, start
 
     def accepted(self, batches: int) -> None:
@@ -88,6 +90,31 @@ class OtelJobTrace:
             attributes={"cortex.batch": index, "cortex.attempt": batch.attempt, "cortex.worker_id": batch.worker},
             error=error,
             span_id=batch.span_id,
+        )
+
+    def worker_starting(self, worker: WorkerRecord) -> None:
+        """A worker is being started."""
+        self._starting[worker.worker_id] = time.time_ns()
+
+    def worker_ready(self, worker: WorkerRecord) -> None:
+        """A worker takes batches, for the first time or again."""
+        self._started(worker)
+
+    def worker_lost(self, worker: WorkerRecord, reason: str) -> None:
+        """A worker is gone while the job goes on; tells something only of one that was never ready."""
+        self._started(worker, reason)
+
+    def _started(self, worker: WorkerRecord, error: str = "") -> None:
+        start_ns = self._starting.pop(worker.worker_id, None)
+        if start_ns is None:
+            return
+        self._telemetry.record(
+            "start worker",
+            self._context,
+            start_ns,
+            time.time_ns(),
+            attributes={"cortex.worker": worker.slot, "cortex.worker_id": worker.worker_id},
+            error=error,
         )
 
     def job_complete(self) -> str:

@@ -15,7 +15,7 @@ from enum import Enum
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.model import ApiVersion, JobRecord, JobStatus, WorkerRecord
-from services.scheduler.usecases.ports import Ledger, WorkerDriver, WorkerExit, WorkerLink
+from services.scheduler.usecases.ports import JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Crew:
         job: JobRecord,
         token: Callable[[str], str],
         settings: CrewSettings,
+        trace: JobTrace,
         *,
         on_created: Callable[[], None],
         on_lost: Callable[[Worker], None],
@@ -112,6 +113,7 @@ class Crew:
         self._job = job
         self._token = token
         self._settings = settings
+        self._trace = trace
         self._on_created = on_created
         self._on_lost = on_lost
         self._on_trouble = on_trouble
@@ -163,6 +165,7 @@ class Crew:
     async def _start_now(self, slot: int) -> None:
         record = WorkerRecord(secrets.token_hex(8), self._job.spec.job_id, slot, None, None)
         worker = self.members[record.worker_id] = Worker(record)
+        self._trace.worker_starting(record)
         try:
             await self._ledger.put_worker(record)
             worker.health = Health(Phase.CREATING)
@@ -250,6 +253,8 @@ class Crew:
         """A worker's containers changed."""
         worker.health = health
         worker.leaving |= health.phase is Phase.TERMINATING
+        if health.phase is Phase.READY:
+            self._trace.worker_ready(worker.record)
         self._watch_readiness()
         if health.failed_starts >= MAX_FAILED_STARTS:
             status = JobStatus.WORKER_OOM if health.out_of_memory else JobStatus.WORKER_ERROR
@@ -300,6 +305,7 @@ class Crew:
         if self.ending:
             self._note_end()
             return
+        self._trace.worker_lost(worker.record, reason)
         slot = worker.record.slot
         self._failed_starts[slot] += 0 if worker.delivered or blameless else 1
         failed = self._failed_starts[slot]

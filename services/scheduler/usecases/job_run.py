@@ -71,6 +71,7 @@ class JobRun:
             job,
             lambda worker_id: around.token(job.spec.job_id, worker_id),
             around.crew,
+            self._trace,
             on_created=lambda: self._post(lifecycle.WorkerCreated()),
             on_lost=self._on_worker_lost,
             on_trouble=self._changed,

@@ -237,6 +237,15 @@ class JobTrace(Protocol):
     def batch_settled(self, index: int, error: str) -> None:
         """A batch's attempt is over and, if it was the last, recorded."""
 
+    def worker_starting(self, worker: WorkerRecord) -> None:
+        """A worker is being started."""
+
+    def worker_ready(self, worker: WorkerRecord) -> None:
+        """A worker takes batches, for the first time or again."""
+
+    def worker_lost(self, worker: WorkerRecord, reason: str) -> None:
+        """A worker is gone while the job goes on."""
+
     def job_complete(self) -> str:
         """/on-job-complete is due; the traceparent that goes with it."""
 
