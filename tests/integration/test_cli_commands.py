@@ -210,6 +210,12 @@ def test_a_file_has_one_name_and_must_not_be_empty(server: Server, cli: Cli, tmp
     assert cli("deploy", str(tmp_path / "below" / ".." / "api.yaml")).returncode == 0
 
 
+def test_items_from_a_closed_standard_input_are_a_plain_error(environ: dict[str, str]) -> None:
+    command = f"exec {CORTEX} submit digits --items - --batch-size 1 <&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, env=environ, check=False)
+    assert (done.returncode, done.stderr) == (1, b"error: standard input is closed: give --items FILE\n")
+
+
 def test_output_that_cannot_be_written_is_one_line_too(server: Server, environ: dict[str, str]) -> None:
     server.on("GET /get", Reply([]))
     for arguments in (["get"], ["get", "-o", "json"]):

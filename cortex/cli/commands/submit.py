@@ -77,6 +77,8 @@ def _read(name: str) -> bytes:
     """A file, or standard input; never more than a submission can hold."""
     try:
         if name == "-":
+            if sys.stdin is None:  # closed by whoever started us
+                raise CortexException("client.file_not_readable", "standard input is closed: give --items FILE")
             text = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:
             with Path(name).open("rb") as file:

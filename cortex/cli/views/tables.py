@@ -128,8 +128,6 @@ def print_job(console: Console, job: Json) -> None:
     ]
     if state.get("reason"):
         rows.append(("reason", Text(state["reason"])))
-    if (state.get("completion") or {}).get("error"):
-        rows.append(("on-job-complete", Text(state["completion"]["error"], style="yellow")))
     rows += [
         ("batches", Text(f"{progress(state)} done: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))),
         ("attempts", f"{metrics['succeeded']:,} succeeded, {metrics['failed']:,} failed{_average(metrics)}"),

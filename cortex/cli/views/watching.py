@@ -175,5 +175,3 @@ def print_end(console: Console, job: Json) -> None:
     console.print(line, soft_wrap=True)
     if state.get("reason"):
         console.print(f"reason: {state['reason']}", soft_wrap=True)
-    if (state.get("completion") or {}).get("error"):
-        console.print(f"on-job-complete: {state['completion']['error']}", soft_wrap=True)
