@@ -6,7 +6,6 @@ again.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -22,7 +21,7 @@ from services.dequeuer.pod.container import ContainerRunner, Plan
 from services.dequeuer.pod.expansion import expand
 from services.dequeuer.pod.memory import MemoryGuards
 from services.dequeuer.pod.output import ContainerOutput
-from services.dequeuer.pod.tree import descendants
+from services.dequeuer.pod.tree import kill_descendants
 from services.dequeuer.pod.uplink import Uplink
 from services.dequeuer.ports import ContainerExit, PodListener, PodState
 
@@ -255,9 +254,7 @@ async def _run(command: list[str], variables: Mapping[str, str], directory: str 
         return await asyncio.wait_for(asyncio.shield(waiting), timeout)
     finally:
         # nsenter goes last: it has to reap what it put into the container's PID namespace, or the namespace lingers.
-        for pid in descendants(child.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_descendants(child.pid)
         await asyncio.wait([waiting], timeout=_PROBE_END_SECONDS)
         child.signal_group(signal.SIGKILL)
         await waiting
