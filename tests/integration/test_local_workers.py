@@ -136,12 +136,16 @@ async def test_the_operator_is_reached_from_inside_a_network_namespace(tmp_path:
 
 
 @pytest.mark.parametrize("elsewhere", ["/nowhere", "/" + "x" * 5000, "/a\0b", "../up"])
-async def test_an_api_file_of_another_machine_leaves_the_default_directory(tmp_path: Path, elsewhere: str) -> None:
+async def test_an_api_file_of_another_machine_leaves_the_default_directory(
+    tmp_path: Path, elsewhere: str, caplog: pytest.LogCaptureFixture
+) -> None:
     text = "echo in $PWD; exec sleep 1000"
     version = api(script("api", text), port=unused_port(), file_name=f"{elsewhere}/a.yaml")
     async with Workers(tmp_path) as workers:
         await workers.start(version)
         assert await workers.says("api", "in ") == f"in {tmp_path}"
+    told = f"its commands run in {tmp_path}" in caplog.text
+    assert told == elsewhere.startswith("/")  # any other name says nothing of a directory
 
 
 async def test_what_a_worker_finds_in_its_directory(tmp_path: Path) -> None:

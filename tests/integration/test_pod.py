@@ -121,7 +121,11 @@ async def test_a_server_that_exits_with_0_has_failed_too(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (["pyhton", "app.py"], "cannot be started: its command `pyhton` was not found on PATH (/usr/bin:/bin)"),
+        (
+            ["pyhton", "app.py"],
+            "cannot be started: its command `pyhton` was not found on its PATH, which is that of `cortex up` where "
+            "`env` sets no other (install it, or write its full path)",
+        ),
         (["./run.sh"], "cannot be started: its command `./run.sh` does not exist (looked for {work}/run.sh)"),
         (
             ["./plain.txt"],

@@ -149,7 +149,10 @@ def why_not_startable(command: list[str], variables: Mapping[str, str], director
     if "/" not in program:
         path = variables.get("PATH", os.defpath)
         if shutil.which(program, path=path) is None:
-            return f"cannot be started: its command `{program}` was not found on PATH ({path})"
+            return (
+                f"cannot be started: its command `{program}` was not found on its PATH, which is that of `cortex up` "
+                "where `env` sets no other (install it, or write its full path)"
+            )
         return ""
     full = Path(directory, program)
     if not full.is_file():

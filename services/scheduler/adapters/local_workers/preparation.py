@@ -4,6 +4,7 @@ In a network namespace the gateway and the collector are reached through relays 
 ones outside, unless the worker itself listens there.
 """
 
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from services.scheduler.adapters.local_workers.worker_spec import OTLP_PREFIX, w
 from services.scheduler.domain.api_config.model import ApiConfig
 from services.scheduler.domain.api_config.spec import working_directory
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
+
+log = logging.getLogger(__name__)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65_535
@@ -94,6 +97,8 @@ def _working_directory(config: ApiConfig, default: Path) -> str:
         known = bool(own) and Path(own).is_dir()
     except OSError:  # a name longer than this machine's may be
         known = False
+    if own and not known:
+        log.warning("%s: there is no directory %.200r here; its commands run in %s", config.name, own, default)
     return own if known else str(default)
 
 
