@@ -53,12 +53,19 @@ def cli(environ: dict[str, str]) -> Cli:
     return Cli(environ)
 
 
-def in_a_terminal(environ: dict[str, str], *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a terminal; `stdout` is what came to the screen. `changes` are of its environment."""
+def in_a_terminal(
+    environ: dict[str, str], *arguments: str, typed: bytes | None = None, **changes: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a terminal; `stdout` is what came to the screen. `changes` are of its environment.
+
+    With `typed` its input is the terminal too, and that is typed there.
+    """
     ours, theirs = pty.openpty()
     terminal = {**environ, "TERM": "xterm-256color", "COLUMNS": "100", **changes}
-    process = subprocess.Popen([CORTEX, *arguments], stdout=theirs, stderr=theirs, env=terminal)
+    stdin = None if typed is None else theirs
+    process = subprocess.Popen([CORTEX, *arguments], stdin=stdin, stdout=theirs, stderr=theirs, env=terminal)
     os.close(theirs)
+    os.write(ours, typed or b"")
     screen = b""
     try:
         with contextlib.suppress(OSError):  # so a terminal says that nobody is at its other end any more
@@ -312,6 +319,22 @@ def test_deploy_and_delete_say_what_became_of_it(server: Server, cli: Cli, tmp_p
     assert cli("deploy", str(file), "--force").stdout == "created digits (BatchAPI)\n  endpoint: http://x/digits\n"
     assert cli("delete", "digits").stdout == "deleting digits\n"
     assert cli.json("delete", "digits", JOB_ID) == {"message": f"stopped job {JOB_ID}"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "options", "deleted"),
+    [(b"n\n", (), False), (b"\n", (), False), (b"y\n", (), True), (b"", ("--force",), True)],
+    ids=["no", "nothing", "yes", "not asked"],
+)
+def test_deleting_an_api_that_is_at_work_asks_in_a_terminal(
+    server: Server, environ: dict[str, str], typed: bytes, options: tuple[str, ...], deleted: bool
+) -> None:
+    server.on("GET /get/digits", Reply([{"batch_job_statuses": [{"status": "running"}, {"status": "succeeded"}]}]))
+    server.on("DELETE /delete/digits?keepCache=false", Reply({"message": "deleting digits"}))
+    done = in_a_terminal(environ, "delete", "digits", *options, typed=typed)
+    assert ("DELETE" in [asked.method for asked in server.asked]) == deleted
+    assert ("a running job. Stop and delete?" in done.stdout) == (not options)
+    assert (done.returncode == 0) == deleted
 
 
 def test_environments_are_configured_chosen_and_forgotten(cli: Cli) -> None:
