@@ -145,7 +145,7 @@ def test_watching_in_a_terminal_draws_a_bar_that_gives_way_to_the_end(server: Se
 
 
 @pytest.mark.parametrize("changes", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-def test_who_wants_no_colours_gets_none(server: Server, environ: dict[str, str], changes: dict[str, str]) -> None:
+def test_who_wants_no_colours_gets_none(server: Server, environ: dict[str, str], changes: dict[str, Any]) -> None:
     entry = {"worker": 0, "container": "api", "message": "hello"}
     server.on(f"GET /batch/digits/{JOB_ID}/logs", Reply(lines=[line(entry)]))
     assert in_a_terminal(environ, "logs", "digits", JOB_ID, **changes).stdout == "0/api | hello\r\n"
