@@ -21,11 +21,12 @@ def job_document(
     dead_letter_queue: tuple[str, int] | None,
     created_ns: int,
     total_batch_count: int | None,
+    retry_of: str,
 ) -> dict[str, Any]:
     """The members in their order, for msgspec's encoder. `config_json` goes in byte for byte, `""` as null.
 
-    `dead_letter_queue` is its ARN and `max_receive_count`. Members that Cortex does not know are there only when given,
-    and `total_batch_count` once it is known.
+    `dead_letter_queue` is its ARN and `max_receive_count`. Members that Cortex does not know are there only when given
+    (`""` for `retry_of`: not given), and `total_batch_count` once it is known.
     """
     created = rfc3339(created_ns)
     document = {
@@ -46,6 +47,8 @@ def job_document(
         document["sqs_dead_letter_queue"] = {"arn": arn, "max_receive_count": max_receive_count}
     if batch_timeout_seconds is not None:
         document["batch_timeout"] = batch_timeout_seconds
+    if retry_of:
+        document["retry_of"] = retry_of
     if total_batch_count is not None:
         document["total_batch_count"] = total_batch_count
     return document

@@ -42,6 +42,8 @@ def status(job: Job) -> dict[str, Any]:
         found["end_time"] = rfc3339(job.end_time.ToNanoseconds())
     if job.reason:
         found["reason"] = job.reason
+    if job.retried_by:
+        found["retried_by"] = job.retried_by
     if job.HasField("completion"):
         found["completion"] = {"http_status": job.completion.http_status, "error": job.completion.error}
     return found
@@ -60,6 +62,7 @@ def _specification(job: Job) -> dict[str, Any]:
         dead_letter_queue=(queue.arn, queue.max_receive_count) if job.HasField("dead_letter_queue") else None,
         created_ns=job.created_time.ToNanoseconds(),
         total_batch_count=job.total_batch_count if job.HasField("total_batch_count") else None,
+        retry_of=job.retry_of,
     )
 
 

@@ -34,11 +34,14 @@ from services.scheduler.api.worker_servicer import WorkerServicer
 from services.scheduler.domain.job_document import job_document
 from services.scheduler.domain.job_id import JobIds
 from services.scheduler.settings import Settings
+from services.scheduler.usecases.accept import Accept
+from services.scheduler.usecases.batch_pages import BatchPages
 from services.scheduler.usecases.crew import CrewSettings
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.job_run import Surroundings
 from services.scheduler.usecases.jobs import Jobs
 from services.scheduler.usecases.ports import Ledger, WorkerDriver
+from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
 
 log = logging.getLogger(__name__)
@@ -94,18 +97,15 @@ class Scheduler:
         )
         jobs = Jobs(around)
         newest = await ledger.jobs(limit=1)
-        submit = Submit(
-            ledger=ledger,
-            clock=clock,
-            jobs=jobs,
-            ids=JobIds(newest[0].spec.job_id if newest else ""),
-            traceparent=lambda: traceparent(get_current()) or new_traceparent(),
-            trace=around.trace,
-        )
+        ids = JobIds(newest[0].spec.job_id if newest else "")
+        accept = Accept(ledger, jobs, around.trace)
+        submit = Submit(ledger, clock, ids, _request_traceparent, accept)
+        retry = Retry(ledger, clock, jobs, ids, _request_traceparent, accept)
         server = grpc.aio.server(
             interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
         )
-        batch = BatchServicer(ledger, jobs, Deploy(ledger, clock), submit, LogFiles(settings.data_dir / "logs"))
+        deploy, pages, logs = Deploy(ledger, clock), BatchPages(ledger, jobs), LogFiles(settings.data_dir / "logs")
+        batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, logs)
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
         healthy = health.aio.HealthServicer()
@@ -129,6 +129,10 @@ class Scheduler:
         await self.health.enter_graceful_shutdown()
         await self.jobs.close(self.drain_seconds)
         await self.server.stop(grace=0.5)
+
+
+def _request_traceparent() -> str:
+    return traceparent(get_current()) or new_traceparent()
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:

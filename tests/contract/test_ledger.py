@@ -368,12 +368,63 @@ async def test_open_batches_are_the_gaps_between_the_final_ones(ledger: Ledger) 
     assert found.holes == sorted(gap for gap in gaps if gap >= 4096)
 
 
-async def test_the_first_failure_is_found_among_successes(ledger: Ledger) -> None:
-    await ledger.add_job(spec(), JobState(), [], [], Cursor())
-    assert await ledger.first_failure(spec().job_id) is None
-    await ledger.record(spec().job_id, [outcome(0), outcome(7, succeeded=False, error="late")], {}, Tally(), 0)
-    await ledger.record(spec().job_id, [outcome(3, succeeded=False, error="early")], {}, Tally(), 0)
-    assert await ledger.first_failure(spec().job_id) == outcome(3, succeeded=False, error="early")
+async def test_outcomes_are_found_by_range_and_by_how_they_ended(ledger: Ledger) -> None:
+    await add(ledger, spec())
+    await add(ledger, spec("6000000000000001"))
+    await ledger.record("6000000000000001", [outcome(2, succeeded=False)], {}, Tally(), 0)
+    assert await ledger.outcomes(spec().job_id) == []
+    ends = {index: outcome(index, succeeded=index % 3 != 0, error="" if index % 3 else "no") for index in range(30)}
+    await ledger.record(spec().job_id, [ends[index] for index in range(29, -1, -1) if index != 7], {}, Tally(), 0)
+    del ends[7]
+
+    async def found(*arguments: Any, **options: Any) -> list[int]:
+        outcomes = await ledger.outcomes(spec().job_id, *arguments, **options)
+        assert all(each == ends[each.index] for each in outcomes)
+        return [each.index for each in outcomes]
+
+    assert await found() == sorted(ends)
+    assert await found(5, 10) == [5, 6, 8, 9]
+    assert await found(succeeded=False) == list(range(0, 30, 3))
+    assert await found(succeeded=False, limit=1) == [0]
+    assert await found(succeeded=False, skip=8) == [24, 27]
+    assert await found(4, succeeded=False, skip=1, limit=2) == [9, 12]
+    assert await found(25, succeeded=True) == [25, 26, 28, 29]
+    assert await found(30) == []
+
+
+async def test_histories_are_found_by_range(ledger: Ledger) -> None:
+    await add(ledger, spec())
+    await ledger.record(spec().job_id, [], {3: History(1, 0), 4: History(0, 1), 9: History(1, 1)}, Tally(), 0)
+    assert await ledger.histories(spec().job_id, 0, 100) == {3: History(1, 0), 4: History(0, 1), 9: History(1, 1)}
+    assert await ledger.histories(spec().job_id, 4, 9) == {4: History(0, 1)}
+
+
+async def test_a_job_and_its_retry_know_each_other(store: SqliteStore) -> None:
+    old, retry, late = spec("6000000000000005"), spec("6000000000000004"), spec("6000000000000003")
+    retry, late = (dataclasses.replace(each, retry_of=old.job_id) for each in (retry, late))
+    async with store.opened() as ledger:
+        await add(ledger, old)
+        await add(ledger, retry)
+        with pytest.raises(CortexError) as raised:
+            await add(ledger, late)
+        assert (raised.value.kind, raised.value.category) == ("job.already_retried", Category.CONFLICT)
+        assert await ledger.job(late.job_id) is None, "both are written or neither"
+    async with store.opened() as ledger:
+        found = [await ledger.job(each.job_id) for each in (old, retry)]
+        assert [job.retried_by for job in found if job] == [retry.job_id, ""]
+        assert [job.spec for job in found if job] == [old, retry]
+        await ledger.add_job(late, RUNNING, [], [], Cursor(), earlier_retry=retry.job_id)
+        job = await ledger.job(old.job_id)
+        assert job is not None
+        assert job.retried_by == late.job_id
+
+
+async def test_segments_may_bring_their_items(ledger: Ledger) -> None:
+    await add(ledger, spec(), stream=b"1,2,3,")
+    segment = Segment(1, 6, array("I", [3, 4]))
+    await ledger.add_segments(spec().job_id, [segment], Cursor(3, 13, done=True), [b"44,", b"555,"])
+    assert await ledger.read_input(spec().job_id, 0, 100) == b"1,2,3,44,555,"
+    assert await ledger.segments(spec().job_id, 1, 1) == [segment]
 
 
 async def test_a_job_without_outcomes_is_open_from_its_low_water_mark(ledger: Ledger) -> None:

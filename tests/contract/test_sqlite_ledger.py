@@ -211,6 +211,28 @@ async def test_a_newer_ledger_is_refused_and_kept(tmp_path: Path) -> None:
     assert "newer release" in error.message
 
 
+async def test_an_old_ledger_is_brought_up_to_date_and_loses_nothing(tmp_path: Path) -> None:
+    def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
+        with closing(sqlite3.connect(path)) as connection:
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            return {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for (name,) in names}
+
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript(Path(__file__).with_name("ledger_version_1.sql").read_text())
+    await (await SqliteLedger.open(new)).close()
+    for generation in (2, 3):  # the second time there is nothing left to do
+        ledger = await SqliteLedger.open(old)
+        assert ledger.generation == generation
+        job = await ledger.job("6000000000000000")
+        assert job is not None
+        assert (job.spec.retry_of, job.retried_by, job.spec.config_json) == ("", "", '{"a": 1.0}')
+        assert [outcome.error for outcome in await ledger.outcomes(job.spec.job_id)] == ["", "no"]
+        assert await ledger.read_input(job.spec.job_id, 0, 8) == b"1,2,3,4,"
+        await ledger.close()
+    assert tables(old) == tables(new)
+
+
 async def test_a_truncated_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     await (await SqliteLedger.open(path)).close()

@@ -71,6 +71,16 @@ class BatchServiceStub:
                 request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
+        self.ListBatches = channel.unary_unary(
+                '/cortex.batch.v1.BatchService/ListBatches',
+                request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListBatchesRequest.SerializeToString,
+                response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListBatchesResponse.FromString,
+                _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/cortex.batch.v1.BatchService/RetryJob',
+                request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
         self.StopJob = channel.unary_unary(
                 '/cortex.batch.v1.BatchService/StopJob',
                 request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.StopJobRequest.SerializeToString,
@@ -142,6 +152,20 @@ class BatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBatches(self, request, context):
+        """A job's batches with their items, by index.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJob(self, request, context):
+        """Accepts a new job of just the failed batches of one that is over. When this returns, the new job is on disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopJob(self, request, context):
         """Stops a running job.
         """
@@ -200,6 +224,16 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     servicer.ListJobs,
                     request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListJobsRequest.FromString,
                     response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'ListBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBatches,
+                    request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListBatchesRequest.FromString,
+                    response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListBatchesResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobRequest.FromString,
+                    response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobResponse.SerializeToString,
             ),
             'StopJob': grpc.unary_unary_rpc_method_handler(
                     servicer.StopJob,
@@ -408,6 +442,60 @@ class BatchService:
             '/cortex.batch.v1.BatchService/ListJobs',
             cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListJobsRequest.SerializeToString,
             cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cortex.batch.v1.BatchService/ListBatches',
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListBatchesRequest.SerializeToString,
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cortex.batch.v1.BatchService/RetryJob',
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobRequest.SerializeToString,
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

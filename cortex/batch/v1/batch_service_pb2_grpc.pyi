@@ -49,6 +49,10 @@ class BatchServiceStub:
     """One job."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.ListJobsRequest, _batch_service_pb2.ListJobsResponse]
     """Jobs, newest first."""
+    ListBatches: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.ListBatchesRequest, _batch_service_pb2.ListBatchesResponse]
+    """A job's batches with their items, by index."""
+    RetryJob: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.RetryJobRequest, _batch_service_pb2.RetryJobResponse]
+    """Accepts a new job of just the failed batches of one that is over. When this returns, the new job is on disk."""
     StopJob: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.StopJobRequest, _batch_service_pb2.StopJobResponse]
     """Stops a running job."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_batch_service_pb2.WatchJobRequest, _batch_service_pb2.WatchJobResponse]
@@ -77,6 +81,10 @@ class BatchServiceAsyncStub(BatchServiceStub):
     """One job."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.ListJobsRequest, _batch_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Jobs, newest first."""
+    ListBatches: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.ListBatchesRequest, _batch_service_pb2.ListBatchesResponse]  # type: ignore[assignment]
+    """A job's batches with their items, by index."""
+    RetryJob: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.RetryJobRequest, _batch_service_pb2.RetryJobResponse]  # type: ignore[assignment]
+    """Accepts a new job of just the failed batches of one that is over. When this returns, the new job is on disk."""
     StopJob: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.StopJobRequest, _batch_service_pb2.StopJobResponse]  # type: ignore[assignment]
     """Stops a running job."""
     WatchJob: _aio.UnaryStreamMultiCallable[_batch_service_pb2.WatchJobRequest, _batch_service_pb2.WatchJobResponse]  # type: ignore[assignment]
@@ -144,6 +152,22 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_batch_service_pb2.ListJobsResponse, _abc.Awaitable[_batch_service_pb2.ListJobsResponse]]:
         """Jobs, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListBatches(
+        self,
+        request: _batch_service_pb2.ListBatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.ListBatchesResponse, _abc.Awaitable[_batch_service_pb2.ListBatchesResponse]]:
+        """A job's batches with their items, by index."""
+
+    @_abc_1.abstractmethod
+    def RetryJob(
+        self,
+        request: _batch_service_pb2.RetryJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.RetryJobResponse, _abc.Awaitable[_batch_service_pb2.RetryJobResponse]]:
+        """Accepts a new job of just the failed batches of one that is over. When this returns, the new job is on disk."""
 
     @_abc_1.abstractmethod
     def StopJob(

@@ -197,6 +197,8 @@ class Job(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     COMPLETION_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    RETRIED_BY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Sixteen hex digits; newer jobs sort first."""
     api_name: _builtins.str
@@ -219,6 +221,10 @@ class Job(_message.Message):
     """Batches in the whole job; absent while the input is still being split."""
     trace_id: _builtins.str
     """The W3C trace id under which everything the job does is recorded."""
+    retry_of: _builtins.str
+    """The job of which this one runs the failed batches again; empty for none."""
+    retried_by: _builtins.str
+    """The latest job that runs this one's failed batches again; empty for none."""
     @_builtins.property
     def dead_letter_queue(self) -> Global___DeadLetterQueue:
         """Where failing batches go, when asked for."""
@@ -268,10 +274,12 @@ class Job(_message.Message):
         metrics: Global___JobMetrics | None = ...,
         completion: Global___JobCompletion | None = ...,
         trace_id: _builtins.str = ...,
+        retry_of: _builtins.str = ...,
+        retried_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "metrics", b"metrics", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "worker_counts", b"worker_counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "api_id", b"api_id", "api_name", b"api_name", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "config_json", b"config_json", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "job_id", b"job_id", "metrics", b"metrics", "reason", b"reason", "status", b"status", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "trace_id", b"trace_id", "worker_counts", b"worker_counts", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "api_id", b"api_id", "api_name", b"api_name", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "config_json", b"config_json", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "job_id", b"job_id", "metrics", b"metrics", "reason", b"reason", "retried_by", b"retried_by", "retry_of", b"retry_of", "status", b"status", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "trace_id", b"trace_id", "worker_counts", b"worker_counts", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_timeout_seconds: _TypeAlias = _typing.Literal["batch_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__batch_timeout_seconds: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds"]  # noqa: Y015
@@ -287,6 +295,85 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_batch_count) -> _WhichOneofReturnType__total_batch_count | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Batch(_message.Message):
+    """One batch of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Batch._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Batch._State.ValueType  # 0
+        """Never sent; in a request it means nothing."""
+        STATE_PENDING: Batch._State.ValueType  # 1
+        """Waiting for a worker; of a job that is over: never finished."""
+        STATE_LEASED: Batch._State.ValueType  # 2
+        """Held by a worker."""
+        STATE_SUCCEEDED: Batch._State.ValueType  # 3
+        """Answered with status 200."""
+        STATE_FAILED: Batch._State.ValueType  # 4
+        """Given up."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where a batch is."""
+
+    STATE_UNSPECIFIED: Batch.State.ValueType  # 0
+    """Never sent; in a request it means nothing."""
+    STATE_PENDING: Batch.State.ValueType  # 1
+    """Waiting for a worker; of a job that is over: never finished."""
+    STATE_LEASED: Batch.State.ValueType  # 2
+    """Held by a worker."""
+    STATE_SUCCEEDED: Batch.State.ValueType  # 3
+    """Answered with status 200."""
+    STATE_FAILED: Batch.State.ValueType  # 4
+    """Given up."""
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ITEMS_JSON_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The batch's number in its job, from 0."""
+    state: Global___Batch.State.ValueType
+    """Where it is."""
+    attempts: _builtins.int
+    """Attempts that ended; lost workers are not counted."""
+    http_status: _builtins.int
+    """What the container answered to the last attempt; 0 when there was no answer, or none yet."""
+    error: _builtins.str
+    """Why the last attempt failed, for people; empty unless the batch is failed."""
+    items_json: _builtins.str
+    """Its items, a JSON array as text: what the container gets, byte for byte."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it succeeded or was given up; absent before."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        state: Global___Batch.State.ValueType = ...,
+        attempts: _builtins.int = ...,
+        http_status: _builtins.int = ...,
+        error: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        items_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "error", b"error", "http_status", b"http_status", "index", b"index", "items_json", b"items_json", "state", b"state", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Batch: _TypeAlias = Batch  # noqa: Y015
 
 @_typing.final
 class BatchCounts(_message.Message):

@@ -11,9 +11,11 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2
 from services.common.errors import Category, CortexError
 from services.scheduler.api import convert
+from services.scheduler.usecases.batch_pages import BatchPages
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.jobs import Jobs
 from services.scheduler.usecases.ports import Ledger, LogEntry, LogReader
+from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
@@ -38,11 +40,22 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
     """Serves APIs and jobs."""
 
-    def __init__(self, ledger: Ledger, jobs: Jobs, deploy: Deploy, submit: Submit, logs: LogReader) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        jobs: Jobs,
+        deploy: Deploy,
+        submit: Submit,
+        retry: Retry,
+        batches: BatchPages,
+        logs: LogReader,
+    ) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._deploy = deploy
         self._submit = submit
+        self._retry = retry
+        self._batches = batches
         self._logs = logs
 
     async def DeployApis(self, request: pb.DeployApisRequest, context: Context) -> pb.DeployApisResponse:
@@ -104,7 +117,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Jobs, newest first: as many as were asked for, or as fit."""
         page = pb.ListJobsResponse(next_page_token=request.page_token)
-        room = min(request.page_size, LARGEST_PAGE) if request.page_size > 0 else DEFAULT_PAGE
+        room = _page_size(request.page_size)
         bytes_left = MAX_PAGE_BYTES
         while room:
             wanted = min(room, JOBS_READ_AT_ONCE)
@@ -123,6 +136,25 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
                 return page
             room -= wanted
         return page
+
+    async def ListBatches(self, request: pb.ListBatchesRequest, context: Context) -> pb.ListBatchesResponse:
+        """A job's batches: as many as were asked for, or as fit."""
+        found = await self._batches(
+            request.api_name,
+            request.job_id,
+            convert.batch_states(request.states),
+            convert.first_batch(request.page_token),
+            _page_size(request.page_size),
+        )
+        following = "" if found.following is None else str(found.following)
+        return pb.ListBatchesResponse(
+            batches=[convert.batch(batch) for batch in found.batches], next_page_token=following
+        )
+
+    async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
+        """Accept a job of another one's failed batches."""
+        workers = request.workers if request.HasField("workers") else None
+        return pb.RetryJobResponse(job=convert.job(await self._retry(request.api_name, request.job_id, workers)))
 
     async def StopJob(self, request: pb.StopJobRequest, context: Context) -> pb.StopJobResponse:
         """Stop a running job."""
@@ -159,6 +191,10 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         finished = run.gone if run is not None else _already()
         async for entries in self._logs.tail(request.api_name, request.job_id, request.follow, finished):
             yield pb.TailLogsResponse(lines=[_line(entry) for entry in entries])
+
+
+def _page_size(wanted: int) -> int:
+    return min(wanted, LARGEST_PAGE) if wanted > 0 else DEFAULT_PAGE
 
 
 async def _pause(over: asyncio.Event, seconds: float) -> None:

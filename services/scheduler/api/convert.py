@@ -1,6 +1,8 @@
 """Between protobuf messages and the scheduler's values."""
 
 import hashlib
+import re
+from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -10,6 +12,7 @@ from services.common.telemetry import trace_id
 from services.scheduler.domain.model import (
     BUCKET_BOUNDS_SECONDS,
     ApiVersion,
+    BatchState,
     DeadLetterQueue,
     JobSpec,
     JobStatus,
@@ -17,8 +20,10 @@ from services.scheduler.domain.model import (
     Tally,
 )
 from services.scheduler.domain.submission import FileSelection, ItemList, Submission
+from services.scheduler.usecases.batch_pages import BatchView
 from services.scheduler.usecases.jobs import JobView
 
+_BATCH_TOKEN = re.compile("[0-9]{1,18}")
 MAX_REQUEST_ID = 255
 """Characters of a request's id."""
 
@@ -34,6 +39,13 @@ STATUS = {
     JobStatus.TIMED_OUT: resources_pb2.Job.STATUS_TIMED_OUT,
     JobStatus.STOPPED: resources_pb2.Job.STATUS_STOPPED,
     JobStatus.UNEXPECTED_ERROR: resources_pb2.Job.STATUS_UNEXPECTED_ERROR,
+}
+
+BATCH_STATE = {
+    BatchState.PENDING: resources_pb2.Batch.STATE_PENDING,
+    BatchState.LEASED: resources_pb2.Batch.STATE_LEASED,
+    BatchState.SUCCEEDED: resources_pb2.Batch.STATE_SUCCEEDED,
+    BatchState.FAILED: resources_pb2.Batch.STATE_FAILED,
 }
 
 
@@ -93,6 +105,35 @@ def _batch_size(source: batch_service_pb2.ItemList | batch_service_pb2.FileSelec
     return source.batch_size if source.HasField("batch_size") else None
 
 
+def batch_states(wanted: Iterable[int]) -> frozenset[BatchState]:
+    """The states that a client asks for; all when it names none."""
+    chosen = set(wanted)
+    return frozenset(state for state, number in BATCH_STATE.items() if number in chosen) or frozenset(BatchState)
+
+
+def first_batch(page_token: str) -> int:
+    """Where a page of batches begins. Raises `CortexError` for a token that was not given out."""
+    if not page_token:
+        return 0
+    if not _BATCH_TOKEN.fullmatch(page_token):
+        text = f"page_token: {page_token[:50]!r} is not the next_page_token of an earlier page"
+        raise CortexError("job.invalid_page_token", text)
+    return int(page_token)
+
+
+def batch(view: BatchView) -> resources_pb2.Batch:
+    """A batch as it is."""
+    return resources_pb2.Batch(
+        index=view.index,
+        state=BATCH_STATE[view.state],
+        attempts=view.attempts,
+        http_status=view.http_status,
+        error=view.error,
+        time=None if view.ended_ns is None else timestamp(view.ended_ns),
+        items_json=view.items.decode(),
+    )
+
+
 def job(view: JobView) -> resources_pb2.Job:
     """A job as it is."""
     spec, state = view.job.spec, view.job.state
@@ -109,6 +150,7 @@ def job(view: JobView) -> resources_pb2.Job:
     message.batch_counts.succeeded = tally.batches_succeeded
     message.batch_counts.failed = tally.batches_failed
     message.metrics.CopyFrom(_metrics(tally))
+    message.retried_by = view.job.retried_by
     if view.workers is not None:
         message.worker_counts.CopyFrom(resources_pb2.WorkerCounts(**view.workers))
     if state.completion is not None:
@@ -128,6 +170,7 @@ def _spec(spec: JobSpec) -> resources_pb2.Job:
         batch_timeout_seconds=spec.batch_timeout_seconds,
         created_time=timestamp(spec.created_ns),
         trace_id=trace_id(spec.traceparent),
+        retry_of=spec.retry_of,
     )
     if spec.dead_letter_queue is not None:
         message.dead_letter_queue.arn = spec.dead_letter_queue.arn

@@ -79,6 +79,10 @@ class LeaseBook:
         """Batches in workers' hands or being recorded."""
         return len(self._leases) + len(self._recording)
 
+    def is_leased(self, index: int) -> bool:
+        """Whether a batch is one of these."""
+        return index in self._leases or index in self._recording
+
     @property
     def returned(self) -> int:
         """Batches given back that wait for a worker."""

@@ -90,6 +90,8 @@ class JobSpec:
     created_ns: int
     traceparent: str
     """W3C context under which all of the job's spans stand."""
+    retry_of: str = ""
+    """The job whose failed batches are this one's input; `""` for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,17 @@ class JobRecord:
     cursor: Cursor
     low_water: int
     """Every batch below this index is final."""
+    retried_by: str = ""
+    """The latest job that runs this one's failed batches again; `""` for none."""
+
+
+class BatchState(Enum):
+    """Where a batch is."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def validate(submission: Submission) -> ValidSubmission:
     without mistakes `job.object_storage_not_configured` or `job.queue_not_configured`.
     """
     key, source = _only_input(submission)
-    workers = _number("workers", submission.workers, MAX_WORKERS)
+    workers = check_workers(submission.workers)
     for name, seconds in (
         ("timeout", submission.timeout_seconds),
         ("batch_timeout", submission.batch_timeout_seconds),
@@ -110,6 +110,11 @@ def validate(submission: Submission) -> ValidSubmission:
         items_json=source.items_json,
         batch_size=batch_size,
     )
+
+
+def check_workers(workers: int | None) -> int:
+    """A job's number of workers. Raises `CortexError` when it is missing or out of bounds."""
+    return _number("workers", workers, MAX_WORKERS)
 
 
 def _only_input(submission: Submission) -> tuple[str, ItemList | FileSelection]:

@@ -89,6 +89,10 @@ class Batches:
         """Batches in workers' hands, or whose outcome is not on disk yet."""
         return self._book.leased
 
+    def is_leased(self, index: int) -> bool:
+        """Whether a batch is one of these."""
+        return self._book.is_leased(index)
+
     @property
     def tally(self) -> Tally:
         """Counts of what is on disk."""

@@ -25,6 +25,7 @@ from services.scheduler.domain.partition import Partitioner
 from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLease
 from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
 from services.scheduler.usecases.ports import Clock, JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
+from services.scheduler.usecases.reread import failed_batches
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class JobRun:
     @property
     def record(self) -> JobRecord:
         """The job as it is on disk."""
-        return JobRecord(self._job.spec, self._life.state, self.batches.tally, self._job.cursor, self._job.low_water)
+        return replace(self._job, state=self._life.state, tally=self.batches.tally)
 
     @property
     def known_batches(self) -> int:
@@ -147,6 +148,10 @@ class JobRun:
     def unwatch(self, changed: asyncio.Event) -> None:
         """No longer interested."""
         self._watchers.discard(changed)
+
+    def retried_by(self, job_id: str) -> None:
+        """The job is over, and its failed batches are run again by another."""
+        self._job = replace(self._job, retried_by=job_id)
 
     # Life
 
@@ -230,6 +235,9 @@ class JobRun:
         spec, cursor = self._job.spec, self._job.cursor
         if cursor.done:
             return
+        if spec.retry_of:
+            await self._copy_rest()
+            return
         partitioner = Partitioner(spec.batch_size, cursor)
         offset = cursor.offset
         while not partitioner.cursor.done:
@@ -240,6 +248,18 @@ class JobRun:
                 cursor = partitioner.cursor
                 await self._until_done(partial(self._around.ledger.add_segments, self.id, segments, cursor))
                 self.batches.extend(cursor.next_index)
+        self._post(lifecycle.InputSplit(cursor.next_index))
+
+    async def _copy_rest(self) -> None:
+        """The same for a retry, whose input is the failed batches of another job."""
+        cursor = self._job.cursor
+        while not cursor.done:
+            chunk = await failed_batches(self._around.ledger, self._job.spec.retry_of, cursor)
+            cursor = chunk.cursor
+            await self._until_done(
+                partial(self._around.ledger.add_segments, self.id, chunk.segments, cursor, chunk.pieces)
+            )
+            self.batches.extend(cursor.next_index)
         self._post(lifecycle.InputSplit(cursor.next_index))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -401,8 +421,8 @@ class JobRun:
 
     async def _completed(self, worker_id: str, completion: Completion) -> None:
         failed, example = self.batches.tally.batches_failed, ""
-        if failed and (failure := await self._around.ledger.first_failure(self.id)) is not None:
-            example = f"batch {failure.index}: {failure.error}"
+        if failed and (failures := await self._around.ledger.outcomes(self.id, succeeded=False, limit=1)):
+            example = f"batch {failures[0].index}: {failures[0].error}"
         now_ns = self._around.clock.now_ns()
         self._post(lifecycle.CompletionAnswered(worker_id, completion, failed, example, now_ns))
 

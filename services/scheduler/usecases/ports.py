@@ -77,15 +77,25 @@ class Ledger(Protocol):
         segments: Sequence[Segment],
         cursor: Cursor,
         request: RequestKey | None = None,
+        *,
+        earlier_retry: str = "",
     ) -> str:
         """Accept a job: its item stream (in pieces), its first segments, and where splitting goes on.
 
         Returns the job's id. A request that was accepted before changes nothing and returns the id of its job. Raises
         `CortexError` (`job.idempotency_key_reused`) when that was a request for something else.
+
+        The job that it is a retry of is `retried_by` it from then on. Raises `CortexError` (`job.already_retried`) when
+        that one's latest retry so far is not `earlier_retry`: somebody else was faster.
         """
 
-    async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor) -> None:
-        """More segments, together with the cursor behind them."""
+    async def add_segments(
+        self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[bytes] = ()
+    ) -> None:
+        """More segments, together with the cursor behind them.
+
+        `pieces` are what the segments describe, where the item stream does not hold it yet.
+        """
 
     async def set_state(self, job_id: str, state: JobState) -> None:
         """Where the job is now."""
@@ -114,8 +124,24 @@ class Ledger(Protocol):
     async def read_input(self, job_id: str, start: int, end: int) -> bytes:
         """A range of the job's item stream; shorter where the stream ends before `end`."""
 
-    async def first_failure(self, job_id: str) -> Outcome | None:
-        """The failed batch with the lowest index."""
+    async def outcomes(
+        self,
+        job_id: str,
+        first_index: int = 0,
+        end_index: int | None = None,
+        *,
+        succeeded: bool | None = None,
+        skip: int = 0,
+        limit: int = 1000,
+    ) -> list[Outcome]:
+        """Batches that are final, ascending, without the first `skip` of those asked for, at most `limit`.
+
+        Asked for by a range of indexes (without `end_index` to the end), and by whether they succeeded. The failed
+        ones are found quickly among any number of others.
+        """
+
+    async def histories(self, job_id: str, first_index: int, end_index: int) -> dict[int, History]:
+        """What the open batches of a range have been through, where that is anything; some final ones' too."""
 
     async def next_piece(self, job_id: str, offset: int) -> bytes:
         """The item stream from `offset` to the end of the stored piece that holds it; empty at the stream's end."""

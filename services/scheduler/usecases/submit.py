@@ -1,20 +1,18 @@
-"""Accepting a job: everything is checked before anything is stored, and stored before it is acknowledged."""
+"""Submitting a job: everything is checked before anything is stored."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.items import read_items
 from services.scheduler.domain.job_id import JobIds
-from services.scheduler.domain.model import Cursor, JobRecord, JobSpec, JobState, JobStatus, RequestKey, Segment, Tally
+from services.scheduler.domain.model import Cursor, JobSpec, RequestKey, Segment
 from services.scheduler.domain.partition import Partitioner
 from services.scheduler.domain.submission import Submission, validate
-from services.scheduler.usecases.jobs import Jobs, JobView
-from services.scheduler.usecases.ports import Clock, JobTrace, Ledger
-
-log = logging.getLogger(__name__)
+from services.scheduler.usecases.accept import Accept
+from services.scheduler.usecases.jobs import JobView
+from services.scheduler.usecases.ports import Clock, Ledger
 
 FIRST_SEGMENTS = 64
 """Segments that are written with the job; the rest is split while work goes on."""
@@ -28,11 +26,10 @@ class Submit:
 
     ledger: Ledger
     clock: Clock
-    jobs: Jobs
     ids: JobIds
     traceparent: Callable[[], str]
     """The trace context of the request under way."""
-    trace: Callable[[JobRecord], JobTrace]
+    accept: Accept
 
     async def check(self, api_name: str, submission: Submission) -> None:
         """Say what is wrong with a submission, if anything, and store nothing."""
@@ -41,23 +38,8 @@ class Submit:
     async def __call__(self, api_name: str, submission: Submission, request: RequestKey | None = None) -> JobView:
         """Accept a job, or find the one that the same request has become. It is on disk when this returns."""
         spec, pieces = await self._prepare(api_name, submission)
-        return await self.jobs.to_the_end(self._accept(api_name, spec, pieces, request))
-
-    async def _accept(self, api_name: str, spec: JobSpec, pieces: list[bytes], request: RequestKey | None) -> JobView:
-        """Store a job and run it: both or, when it cannot be stored, neither."""
         segments, cursor = _first_segments(spec.batch_size, pieces)
-        total = cursor.next_index if cursor.done else None
-        state = JobState(JobStatus.ENQUEUING, total_batches=total)
-        job_id = await self.ledger.add_job(spec, state, pieces, segments, cursor, request)
-        if job_id != spec.job_id:
-            return await self.jobs.view(api_name, job_id)
-        log.info("accepted job %s of %s", spec.job_id, spec.api_name)
-        job = JobRecord(spec, state, Tally(), cursor, 0)
-        self.trace(job).accepted(cursor.next_index)
-        await self.jobs.start(job, resumed=False)
-        if await self.ledger.api(api_name) is None:
-            await self.jobs.stop_all(api_name)  # deleted while this was accepted
-        return await self.jobs.view(api_name, spec.job_id)
+        return await self.accept(spec, pieces, segments, cursor, request=request)
 
     async def _prepare(self, api_name: str, submission: Submission) -> tuple[JobSpec, list[bytes]]:
         checked = validate(submission)

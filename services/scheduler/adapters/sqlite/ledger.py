@@ -39,6 +39,7 @@ INPUT_ROWS_AT_ONCE = 8
 """SQLite copies what is bound to a statement: a few pieces at once, not all of a submission."""
 
 _VERSIONS_KEPT_IN_SIGHT = 100
+_MAX_INDEX = 2**63 - 1
 
 
 class SqliteLedger:
@@ -123,6 +124,8 @@ class SqliteLedger:
         segments: Sequence[Segment],
         cursor: Cursor,
         request: RequestKey | None = None,
+        *,
+        earlier_retry: str = "",
     ) -> str:
         """See the port."""
         queue = spec.dead_letter_queue
@@ -131,7 +134,7 @@ class SqliteLedger:
             *(spec.timeout_seconds, spec.batch_timeout_seconds),
             *((None, None) if queue is None else (queue.arn, queue.max_receive_count)),
             *(spec.created_ns, spec.traceparent, *rows.state_columns(state)),
-            *(*rows.tally_columns(Tally()), cursor.next_index, cursor.offset, cursor.done, 0),
+            *(*rows.tally_columns(Tally()), cursor.next_index, cursor.offset, cursor.done, 0, spec.retry_of),
         )
         stream = rows.input_rows(pieces)
         first_segments = rows.segment_rows(segments)
@@ -139,12 +142,14 @@ class SqliteLedger:
         def operation(connection: sqlite3.Connection) -> str:
             if request is not None and (earlier := rows.remember_request(connection, spec, request)):
                 return earlier
+            if spec.retry_of:
+                rows.remember_retry(connection, spec, earlier_retry)
             connection.execute(
                 "INSERT INTO jobs (job_id, api_name, api_id, workers, batch_size, timeout_seconds,"  # noqa: S608  # constants
                 " batch_timeout_seconds, dead_letter_arn, max_receive_count, created_ns, traceparent,"
                 " status, final, reason, total_batches, completion_http_status, completion_error, ended_ns,"
                 " batches_succeeded, batches_failed, attempts_succeeded, attempts_failed, succeeded_seconds, buckets,"
-                " next_index, input_offset, input_done, low_water)"
+                " next_index, input_offset, input_done, low_water, retry_of)"
                 f" VALUES ({', '.join('?' * len(job))})",
                 job,
             )
@@ -157,13 +162,17 @@ class SqliteLedger:
 
         return await self._writer.submit(operation)
 
-    async def add_segments(self, job_id: str, segments: Sequence[Segment], cursor: Cursor) -> None:
+    async def add_segments(
+        self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[bytes] = ()
+    ) -> None:
         """See the port."""
         more = rows.segment_rows(segments)
+        stream = rows.input_rows(pieces, segments[0].start if segments else 0)
         values = (cursor.next_index, cursor.offset, cursor.done)
 
         def operation(connection: sqlite3.Connection) -> None:
             key = rows.job_key(connection, job_id)
+            rows.insert_rows(connection, "INTO input", key, stream, INPUT_ROWS_AT_ONCE)
             rows.insert_rows(connection, "INTO segments", key, more)
             connection.execute(
                 "UPDATE jobs SET next_index = ?, input_offset = ?, input_done = ? WHERE key = ?", (*values, key)
@@ -246,15 +255,42 @@ class SqliteLedger:
         )
         return b"".join(row[0] for row in found)
 
-    async def first_failure(self, job_id: str) -> Outcome | None:
+    async def outcomes(
+        self,
+        job_id: str,
+        first_index: int = 0,
+        end_index: int | None = None,
+        *,
+        succeeded: bool | None = None,
+        skip: int = 0,
+        limit: int = 1000,
+    ) -> list[Outcome]:
+        """See the port."""
+        # Written out: only so does SQLite use the index of the failed ones.
+        condition = {None: "", True: " AND succeeded = 1", False: " AND succeeded = 0"}[succeeded]
+        found = await self._select(
+            "SELECT batch, succeeded, attempts, http_status, error, outcomes.ended_ns"  # noqa: S608  # constants
+            " FROM outcomes, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            f" WHERE job = key AND batch >= :first AND batch < :end{condition}"
+            " ORDER BY batch LIMIT :limit OFFSET :skip",
+            {
+                "job_id": job_id,
+                "first": first_index,
+                "end": _MAX_INDEX if end_index is None else end_index,
+                "limit": limit,
+                "skip": skip,
+            },
+        )
+        return [rows.outcome_of(row) for row in found]
+
+    async def histories(self, job_id: str, first_index: int, end_index: int) -> dict[int, History]:
         """See the port."""
         found = await self._select(
-            "SELECT batch, succeeded, attempts, http_status, error, outcomes.ended_ns"
-            " FROM outcomes, (SELECT key FROM jobs WHERE job_id = :job_id)"
-            " WHERE job = key AND succeeded = 0 ORDER BY batch LIMIT 1",
-            {"job_id": job_id},
+            "SELECT batch, attempts, losses FROM histories, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            " WHERE job = key AND batch >= :first AND batch < :end",
+            {"job_id": job_id, "first": first_index, "end": end_index},
         )
-        return rows.outcome_of(found[0]) if found else None
+        return {batch: History(attempts, losses) for batch, attempts, losses in found}
 
     async def next_piece(self, job_id: str, offset: int) -> bytes:
         """See the port."""

@@ -42,7 +42,7 @@ JOB_COLUMNS = (
     " batch_timeout_seconds, dead_letter_arn, max_receive_count, created_ns, traceparent,"
     " status, reason, total_batches, completion_http_status, completion_error, ended_ns,"
     " batches_succeeded, batches_failed, attempts_succeeded, attempts_failed, succeeded_seconds, buckets,"
-    " next_index, input_offset, input_done, low_water"
+    " next_index, input_offset, input_done, low_water, retry_of, retried_by"
 )
 
 
@@ -96,6 +96,15 @@ def remember_request(connection: sqlite3.Connection, spec: JobSpec, request: Req
     return job_id
 
 
+def remember_retry(connection: sqlite3.Connection, spec: JobSpec, earlier_retry: str) -> None:
+    """Note with a job that this one runs its failed batches again, if `earlier_retry` was the latest to do so."""
+    values = (spec.job_id, spec.retry_of, earlier_retry)
+    done = connection.execute("UPDATE jobs SET retried_by = ? WHERE job_id = ? AND retried_by = ?", values)
+    if done.rowcount == 0:
+        text = f"job {spec.retry_of} is being retried already: see its status for the job that does it"
+        raise CortexError("job.already_retried", text, Category.CONFLICT)
+
+
 def api_of(row: Sequence[Any]) -> ApiVersion:
     """From API_COLUMNS."""
     return ApiVersion(*row)
@@ -110,10 +119,10 @@ def job_of(row: Sequence[Any]) -> JobRecord:
     """From JOB_COLUMNS."""
     arn, receives, created_ns, traceparent = row[8:12]
     status, reason, total_batches, completion_status, completion_error, ended_ns = row[12:18]
-    next_index, offset, done, low_water = row[24:]
+    next_index, offset, done, low_water, retry_of, retried_by = row[24:]
     queue = None if arn is None else DeadLetterQueue(arn, receives)
     completion = None if completion_status is None else Completion(completion_status, completion_error)
-    spec = (*row[:8], queue, created_ns, traceparent)
+    spec = (*row[:8], queue, created_ns, traceparent, retry_of)
     tally = (*row[18:23], tuple(msgspec.json.decode(row[23])))
     return JobRecord(
         JobSpec(*spec),
@@ -121,6 +130,7 @@ def job_of(row: Sequence[Any]) -> JobRecord:
         Tally(*tally),
         Cursor(next_index, offset, bool(done)),
         low_water,
+        retried_by,
     )
 
 
@@ -143,10 +153,10 @@ def tally_columns(tally: Tally) -> tuple[Any, ...]:
     )
 
 
-def input_rows(pieces: Iterable[bytes]) -> list[tuple[int, bytes]]:
-    """start, bytes: of an item stream that begins with these pieces."""
+def input_rows(pieces: Iterable[bytes], start: int = 0) -> list[tuple[int, bytes]]:
+    """start, bytes: of these pieces in an item stream, from `start` on."""
     pieces = [piece for piece in pieces if piece]
-    return list(zip(accumulate(map(len, pieces), initial=0), pieces, strict=False))
+    return list(zip(accumulate(map(len, pieces), initial=start), pieces, strict=False))
 
 
 def segment_rows(segments: Sequence[Segment]) -> list[tuple[int, int, bytes]]:

@@ -55,7 +55,10 @@ CREATE TABLE jobs (
     next_index             INTEGER NOT NULL,
     input_offset           INTEGER NOT NULL,
     input_done             INTEGER NOT NULL,
-    low_water              INTEGER NOT NULL
+    low_water              INTEGER NOT NULL,
+    -- jobs by their ids, '' for none: whose failed batches this one runs again, and which one runs this one's
+    retry_of               TEXT NOT NULL DEFAULT '',
+    retried_by             TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX jobs_of_api ON jobs (api_name, job_id);
 CREATE INDEX jobs_running ON jobs (job_id) WHERE final = 0;

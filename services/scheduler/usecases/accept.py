@@ -1,0 +1,67 @@
+"""The last step of accepting a job: stored before it is acknowledged, and run."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from services.scheduler.domain.model import (
+    Cursor,
+    JobRecord,
+    JobSpec,
+    JobState,
+    JobStatus,
+    RequestKey,
+    Segment,
+    Tally,
+)
+from services.scheduler.usecases.jobs import Jobs, JobView
+from services.scheduler.usecases.ports import JobTrace, Ledger
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Takes what was checked."""
+
+    ledger: Ledger
+    jobs: Jobs
+    trace: Callable[[JobRecord], JobTrace]
+
+    async def __call__(
+        self,
+        spec: JobSpec,
+        pieces: Sequence[bytes],
+        segments: Sequence[Segment],
+        cursor: Cursor,
+        *,
+        request: RequestKey | None = None,
+        earlier_retry: str = "",
+    ) -> JobView:
+        """Store a job and run it: both or, when it cannot be stored, neither. For the arguments see `Ledger.add_job`.
+
+        It is done to the end, also when the client that asked for it goes away.
+        """
+        return await self.jobs.to_the_end(self._accept(spec, pieces, segments, cursor, request, earlier_retry))
+
+    async def _accept(
+        self,
+        spec: JobSpec,
+        pieces: Sequence[bytes],
+        segments: Sequence[Segment],
+        cursor: Cursor,
+        request: RequestKey | None,
+        earlier_retry: str,
+    ) -> JobView:
+        total = cursor.next_index if cursor.done else None
+        state = JobState(JobStatus.ENQUEUING, total_batches=total)
+        job_id = await self.ledger.add_job(spec, state, pieces, segments, cursor, request, earlier_retry=earlier_retry)
+        if job_id != spec.job_id:
+            return await self.jobs.view(spec.api_name, job_id)
+        log.info("accepted job %s of %s", spec.job_id, spec.api_name)
+        job = JobRecord(spec, state, Tally(), cursor, 0)
+        self.trace(job).accepted(cursor.next_index)
+        await self.jobs.start(job, resumed=False)
+        if await self.ledger.api(spec.api_name) is None:
+            await self.jobs.stop_all(spec.api_name)  # deleted while this was accepted
+        return await self.jobs.view(spec.api_name, spec.job_id)

@@ -1,0 +1,78 @@
+"""A new job of just the failed batches of one that is over.
+
+The new job has the same batches, configuration and limits, and runs the version of the API that is in force. Their
+items are copied into an input of its own, the first of them with the job, the rest while it works.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from services.common.errors import Category, CortexError
+from services.scheduler.domain.job_id import JobIds
+from services.scheduler.domain.model import Cursor, JobRecord, JobStatus
+from services.scheduler.domain.submission import check_workers
+from services.scheduler.usecases.accept import Accept
+from services.scheduler.usecases.jobs import Jobs, JobView
+from services.scheduler.usecases.ports import Clock, Ledger
+from services.scheduler.usecases.reread import failed_batches
+
+_ATTEMPTED = (JobStatus.SUCCEEDED, JobStatus.COMPLETED_WITH_FAILURES)
+"""Every batch was attempted: what failed again is with that job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Takes requests to run failed batches again."""
+
+    ledger: Ledger
+    clock: Clock
+    jobs: Jobs
+    ids: JobIds
+    traceparent: Callable[[], str]
+    """The trace context of the request under way."""
+    accept: Accept
+
+    async def __call__(self, api_name: str, job_id: str, workers: int | None) -> JobView:
+        """Accept the new job; without `workers` it has as many as the old one. It is on disk when this returns.
+
+        Raises `CortexError`: `job.not_found`, `resources.api_not_deployed`, `job.job_is_in_progress`,
+        `job.no_failed_batches`, `job.already_retried`.
+        """
+        if workers is not None:
+            check_workers(workers)
+        old = (await self.jobs.view(api_name, job_id)).job
+        await self._check(old)
+        api = await self.ledger.api(api_name)
+        if api is None:
+            raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
+        first = await failed_batches(self.ledger, job_id, Cursor())
+        now_ns = self.clock.now_ns()
+        spec = replace(
+            old.spec,
+            job_id=self.ids.new(now_ns),
+            api_id=api.api_id,
+            workers=old.spec.workers if workers is None else workers,
+            created_ns=now_ns,
+            traceparent=self.traceparent(),
+            retry_of=job_id,
+        )
+        view = await self.accept(spec, first.pieces, first.segments, first.cursor, earlier_retry=old.retried_by)
+        if (run := self.jobs.run(job_id)) is not None:
+            run.retried_by(spec.job_id)
+        return view
+
+    async def _check(self, old: JobRecord) -> None:
+        name = f"job {old.spec.job_id} of {old.spec.api_name}"
+        if not old.state.status.final:
+            text = f"{name} is not over yet: wait for its end, or stop it first"
+            raise CortexError("job.job_is_in_progress", text, Category.CONFLICT)
+        if not old.tally.batches_failed:
+            raise CortexError("job.no_failed_batches", f"{name} has no failed batches to run again", Category.CONFLICT)
+        if not old.retried_by:
+            return
+        later = await self.ledger.job(old.retried_by)
+        if later is None or (later.state.status.final and later.state.status not in _ATTEMPTED):
+            return  # it ended early: what it did not come to would be left behind
+        todo = "retry that one for what failed again" if later.state.status.final else "wait for that one's end"
+        text = f"{name} was retried already, as job {old.retried_by}: {todo}"
+        raise CortexError("job.already_retried", text, Category.CONFLICT)
