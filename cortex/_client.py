@@ -1,6 +1,7 @@
 """The client that Python programs use: Python values in, Python values out.
 
-Methods and results are those of Cortex's client; `submit_job`, `watch_job`, `wait`, `job_logs`, `job_trace` are ours.
+Methods and results are those of Cortex's client; `submit_job`, `watch_job`, `wait`, `job_logs`, `job_trace`,
+`failed_batches`, `retry_job` are ours.
 All raise `cortex.exceptions.NotFound` for what does not exist and `CortexException` for everything else that fails.
 """
 
@@ -127,6 +128,22 @@ class Client:
     def wait(self, api_name: str, job_id: str) -> Json:
         """Wait for a job's end and return it as `get_job` gives it. How it ended is in `["job_status"]["status"]`."""
         return deque(self.watch_job(api_name, job_id), maxlen=1)[0]
+
+    def failed_batches(self, api_name: str, job_id: str) -> Iterator[Json]:
+        """A job's failed batches by index: `index`, `attempts`, `http_status`, `error`, `time`, `items`, `state`.
+
+        They are asked for as they are needed, however many there are.
+        """
+        for page in self.operator.batches(api_name, job_id, state="failed", page_size=1000):
+            yield from json.loads(page)["batches"]
+
+    def retry_job(self, api_name: str, job_id: str, *, workers: int | None = None) -> Json:
+        """Run the failed batches of a job that is over again, as a new job; return its description.
+
+        The new job has the old one's configuration and limits, and as many workers if not told otherwise.
+        """
+        job: Json = json.loads(self.operator.retry(api_name, job_id, workers=workers))
+        return job
 
     def stop_job(self, api_name: str, job_id: str, keep_cache: bool = False) -> None:
         """Stop a running job. `keep_cache` means nothing and is there because Cortex's client has it."""

@@ -57,6 +57,22 @@ class Operator:
         """A job as it is now."""
         return self._transport.send(Request("GET", f"/batch/{_segment(api_name)}", {"jobID": job_id}))
 
+    def batches(self, api_name: str, job_id: str, *, state: str | None, page_size: int) -> Iterator[bytes]:
+        """A job's batches in one state, or all: page by page, as they are asked for."""
+        path = f"/batch/{_segment(api_name)}/{_segment(job_id)}/batches"
+        token: str | None = None
+        while token != "":
+            query = {"state": state, "page_size": str(page_size), "page_token": token}
+            page = self._transport.send(Request("GET", path, query))
+            yield page
+            token = str(json.loads(page)["next_page_token"])
+
+    def retry(self, api_name: str, job_id: str, *, workers: int | None) -> bytes:
+        """Run a job's failed batches again, as a new job."""
+        body = json.dumps({} if workers is None else {"workers": workers}).encode()
+        path = f"/batch/{_segment(api_name)}/{_segment(job_id)}/retry"
+        return self._transport.send(Request("POST", path, body=body))
+
     def stop(self, api_name: str, job_id: str) -> bytes:
         """Stop a job."""
         return self._transport.send(Request("DELETE", f"/batch/{_segment(api_name)}", {"jobID": job_id}))

@@ -19,6 +19,8 @@ COMMANDS = {
     "submit": "Submit a job to an API.",
     "watch": "Follow a job to its end.",
     "logs": "Show what a job's containers wrote.",
+    "failures": "Show a job's failed batches.",
+    "retry": "Run a job's failed batches again.",
     "trace": "Draw a job's trace as a waterfall.",
     "delete": "Delete an API, or stop a job.",
     "env": "Choose which deployment to talk to.",

@@ -88,6 +88,14 @@ class Scheduler:
         """One job and its API."""
         return await self._read(self._stub.GetJob, pb.GetJobRequest(api_name=api_name, job_id=job_id))
 
+    async def batches(self, request: pb.ListBatchesRequest) -> pb.ListBatchesResponse:
+        """A page of a job's batches."""
+        return await self._read(self._stub.ListBatches, request)
+
+    async def retry(self, request: pb.RetryJobRequest) -> pb.RetryJobResponse:
+        """Run a job's failed batches again."""
+        return await self._write(self._stub.RetryJob, request)
+
     async def stop(self, api_name: str, job_id: str) -> None:
         """Stop a job."""
         await self._write(self._stub.StopJob, pb.StopJobRequest(api_name=api_name, job_id=job_id))

@@ -1,4 +1,4 @@
-"""From a submission's JSON to SubmitJobRequest.
+"""From a submission's JSON to SubmitJobRequest, and from a retry's to RetryJobRequest.
 
 Only the two upper levels are looked at; the array of items and `config` go on as text. Names match as in Go's
 encoding/json, which Cortex used: exactly, or in another case; the last of equal names counts; `null` means not given;
@@ -30,6 +30,14 @@ class Submission:
     warnings: list[str]
 
 
+@dataclass(frozen=True)
+class Retry:
+    """The same for the failed batches of an earlier job."""
+
+    request: batch_service_pb2.RetryJobRequest
+    warnings: list[str]
+
+
 def parse(api_name: str, body: bytes, *, dry_run: bool = False, request_id: str = "") -> Submission:
     """The submission that a request's body is. Raises `CortexError` that names the field and what it takes."""
     _check_text(body)
@@ -37,6 +45,16 @@ def parse(api_name: str, body: bytes, *, dry_run: bool = False, request_id: str 
     unknown: list[str] = []
     _fill(request, _SUBMISSION, json_text.members(body, "the body"), "", unknown)
     return Submission(request, _warnings(unknown))
+
+
+def parse_retry(api_name: str, job_id: str, body: bytes) -> Retry:
+    """What a retry's body asks for; none asks for nothing in particular. Raises like `parse`."""
+    request = batch_service_pb2.RetryJobRequest(api_name=api_name, job_id=job_id)
+    unknown: list[str] = []
+    if body.strip():
+        _check_text(body)
+        _fill(request, _RETRY, json_text.members(body, "the body"), "", unknown)
+    return Retry(request, _warnings(unknown))
 
 
 def _check_text(body: bytes) -> None:
@@ -99,6 +117,8 @@ _SUBMISSION: _Table = {
     "file_path_lister": ("file_path_lister", _FILES),
     "delimited_files": ("delimited_files", _FILES),
 }
+
+_RETRY: _Table = {"workers": ("workers", _integer)}
 
 _INTEGER = re.compile(rb"-?\d{1,4000}")  # more digits than Python turns into a number
 

@@ -19,6 +19,7 @@ from services.gateway.guards import Guards
 from services.gateway.metrics import JobSeries, RequestMetrics
 from services.gateway.observe import Observe
 from services.gateway.routes.batch import METHODS, Batch
+from services.gateway.routes.failures import Failures
 from services.gateway.routes.job_output import JobOutput
 from services.gateway.routes.operator import Operator
 from services.gateway.routes.system import System
@@ -60,6 +61,7 @@ def routing(neighbours: Neighbours, public_url: str, metrics: RequestMetrics, st
         [
             *batch.routes(),
             *JobOutput(scheduler, neighbours.collector, stopping).routes(),
+            *Failures(scheduler).routes(),
             *Operator(scheduler, public_url, ours).routes(),
             *System(scheduler, metrics, JobSeries(scheduler), Documents(public_url, ours)).routes(),
         ],

@@ -18,7 +18,7 @@ from grpc_health.v1._async import HealthServicer
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import trace_service_pb2
 from cortex.batch.v1.batch_service_pb2_grpc import BatchServiceServicer, add_BatchServiceServicer_to_server
-from cortex.batch.v1.resources_pb2 import BatchApi, BatchApiVersion, Job
+from cortex.batch.v1.resources_pb2 import Batch, BatchApi, BatchApiVersion, Job
 from cortex.batch.v1.trace_service_pb2_grpc import TraceServiceServicer, add_TraceServiceServicer_to_server
 from services.common import telemetry
 from services.common.errors import Category, CortexError
@@ -71,6 +71,7 @@ class Scheduler(BatchServiceServicer):
         self.arrived = asyncio.Event()
         self.hold: asyncio.Event | None = None
         self.page_size = 1000
+        self.batches: list[Batch] = []
 
     @property
     def last(self) -> Any:
@@ -148,6 +149,16 @@ class Scheduler(BatchServiceServicer):
         if self._job(request.job_id).HasField("end_time"):
             raise CortexError("job.job_is_not_in_progress", f"job {request.job_id} is over", Category.CONFLICT)
         return pb.StopJobResponse()
+
+    async def ListBatches(self, request: pb.ListBatchesRequest, context: Context) -> pb.ListBatchesResponse:
+        await self._take(request, context)
+        self._job(request.job_id)
+        return pb.ListBatchesResponse(batches=self.batches, next_page_token="7")
+
+    async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
+        await self._take(request, context)
+        self._job(request.job_id)
+        return pb.RetryJobResponse(job=job("69a1b2c3d4e5f001", Job.STATUS_ENQUEUING, retry_of=request.job_id))
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         await self._take(request, context)

@@ -123,6 +123,7 @@ def test_watching_into_a_pipe_gives_plain_lines(server: Server, cli: Cli) -> Non
     assert first == "running: 1/10 batches, 2/2 workers ready"
     assert end == "completed_with_failures after 1m 05s: 8 of 10 batches succeeded, 2 failed"
     assert reason == "reason: 2 batches failed"
+    assert done.stderr.startswith(f"its failed batches: cortex failures digits {JOB_ID}\n")
     assert "\x1b" not in done.stdout
     assert len(done.stdout.splitlines()) <= 4  # a line a second at most, however many changes there are
 
@@ -349,3 +350,59 @@ def test_environments_are_configured_chosen_and_forgotten(cli: Cli) -> None:
 
 def test_the_version_is_told(cli: Cli) -> None:
     assert cli("version").stdout == f"cortex {cli.json('version')['version']}\n" == cli("--version").stdout
+
+
+BATCHES = f"/batch/digits/{JOB_ID}/batches?state=failed"
+
+
+def failed_batch(index: int, items: Any) -> dict[str, Any]:
+    return {
+        "index": index,
+        "state": "failed",
+        "attempts": 1,
+        "http_status": 500 if index else 0,
+        "error": f"broke \x1b[2J at {index}",
+        "time": "2026-11-23T13:00:00Z",
+        "items": items,
+    }
+
+
+def test_failures_are_a_table_of_reasons_and_shortened_items(server: Server, cli: Cli) -> None:
+    batches = [failed_batch(0, [{"text": "é\x1b"}]), failed_batch(1234, ["x" * 100]), failed_batch(1235, [1])]
+    page = Reply({"batches": batches, "next_page_token": ""})
+    server.on(f"GET {BATCHES}&page_size=3", page)
+    done = cli("failures", "digits", JOB_ID, "--limit", "2")
+    header, first, second = done.stdout.splitlines()
+    assert header.split() == ["BATCH", "ATTEMPTS", "STATUS", "ERROR", "ITEMS"]
+    assert re.split("  +", first.strip()) == ["0", "1", "-", "broke \\x1b[2J at 0", '[{"text": "é\\\\x1b"}]']
+    assert second.endswith(f'["{"x" * 57}…')
+    assert done.stderr == (
+        f"there are more: cortex failures digits {JOB_ID} --limit 20\nrun them again: cortex retry digits {JOB_ID}\n"
+    )
+    server.on(f"GET {BATCHES}&page_size=21", Reply({"batches": [], "next_page_token": ""}))
+    assert cli("failures", "digits", JOB_ID).stdout == "no batches failed\n"
+
+
+def test_all_failures_come_as_the_server_wrote_them(server: Server, cli: Cli) -> None:
+    first, last = b'{"batches":[{"items":[1.0,1e400]}],"next_page_token":"7"}', b'{"batches":[],"next_page_token":""}'
+    server.on(f"GET {BATCHES}&page_size=1000", Reply(first))
+    server.on(f"GET {BATCHES}&page_size=1000&page_token=7", Reply(last))
+    done = cli("failures", "digits", JOB_ID, "-o", "json")
+    assert done.stdout.encode() == first + b"\n" + last + b"\n"
+
+
+def test_a_retry_is_submitted_shown_and_watched(server: Server, cli: Cli) -> None:
+    new = "69a1b2c3d4e5f001"
+    server.on(f"POST /batch/digits/{JOB_ID}/retry", Reply({"job_id": new, "retry_of": JOB_ID}))
+    done = cli("retry", "digits", JOB_ID)
+    assert done.stdout.splitlines() == [
+        f"submitted job {new} to digits, the failed batches of {JOB_ID}",
+        f"watch it: cortex watch digits {new}",
+    ]
+    server.on(f"GET /batch/digits?jobID={new}&watch=true", Reply(lines=[line(ENDED)]))
+    assert cli("retry", "digits", JOB_ID, "--workers", "3", "--watch").returncode == 3
+    assert [json.loads(asked.body) for asked in server.asked if asked.method == "POST"] == [{}, {"workers": 3}]
+    refusal = Reply({"kind": "job.no_failed_batches", "message": "nothing failed"}, 400)
+    server.on(f"POST /batch/digits/{JOB_ID}/retry", refusal)
+    refused = cli("retry", "digits", JOB_ID)
+    assert (refused.returncode, refused.stderr) == (1, "error: nothing failed (job.no_failed_batches)\n")

@@ -207,3 +207,21 @@ def test_trouble_in_the_middle_of_a_log_is_raised(server: Server, client: cortex
     with pytest.raises(CortexException, match="broken") as caught:
         next(log)
     assert caught.value.kind == "ledger.failed"
+
+
+def test_failed_batches_are_asked_for_page_by_page_as_they_are_needed(server: Server, client: cortex.Client) -> None:
+    path = f"GET /batch/digits/{JOB_ID}/batches?state=failed&page_size=1000"
+    server.on(path, Reply({"batches": [{"index": 0}, {"index": 1}], "next_page_token": "2"}))
+    server.on(f"{path}&page_token=2", Reply({"batches": [], "next_page_token": "9"}))  # a page may be empty
+    server.on(f"{path}&page_token=9", Reply({"batches": [{"index": 9}], "next_page_token": ""}))
+    batches = client.failed_batches("digits", JOB_ID)
+    assert [next(batches)["index"], next(batches)["index"]] == [0, 1]
+    assert len(server.asked) == 1
+    assert [batch["index"] for batch in batches] == [9]
+
+
+def test_a_job_is_retried(server: Server, client: cortex.Client) -> None:
+    server.on(f"POST /batch/digits/{JOB_ID}/retry", Reply({"job_id": "1", "retry_of": JOB_ID}))
+    assert client.retry_job("digits", JOB_ID, workers=2) == {"job_id": "1", "retry_of": JOB_ID}
+    assert client.retry_job("digits", JOB_ID)["job_id"] == "1"
+    assert [asked.body for asked in server.asked] == [b'{"workers": 2}', b"{}"]

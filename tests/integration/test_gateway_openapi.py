@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.trace import NoOpTracer
 from starlette.routing import Route
 
+from cortex.batch.v1.resources_pb2 import Batch
 from services.common.settings import Environment
 from services.gateway import settings, wiring
 from services.gateway.metrics import RequestMetrics
@@ -153,6 +154,7 @@ async def test_every_example_fits_its_schema(document: dict[str, Any]) -> None:
 async def test_real_answers_fit_the_schemas(document: dict[str, Any], gateway: Gateway) -> None:
     asked = {
         "/batch/{api_name}": f"/batch/digits?jobID={JOB_ID}",
+        "/batch/{api_name}/{job_id}/batches": f"/batch/digits/{JOB_ID}/batches?state=failed",
         "/batch/{api_name}/{job_id}/trace": f"/batch/digits/{JOB_ID}/trace",
         "/get": "/get",
         "/get/{api_name}": "/get/digits",
@@ -161,6 +163,10 @@ async def test_real_answers_fit_the_schemas(document: dict[str, Any], gateway: G
         "/verifycortex": "/verifycortex",
         "/logs/{api_name}": f"/logs/digits?jobID={JOB_ID}",
     }
+    gateway.asked.batches = [
+        Batch(index=3, state=Batch.STATE_FAILED, items_json="[1]"),
+        Batch(state=Batch.STATE_PENDING, items_json="[]"),
+    ]
     for path, target in asked.items():
         answer = await gateway.get(target)
         response = resolve(document, document["paths"][path]["get"]["responses"]["200"])
@@ -170,6 +176,8 @@ async def test_real_answers_fit_the_schemas(document: dict[str, Any], gateway: G
     submitted = await gateway.submit(example)
     assert list(mistakes(document, {"$ref": "#/components/schemas/Job"}, submitted.json)) == []
     assert "warnings" not in submitted.json
+    retried = await gateway.submit(b"", f"/batch/digits/{JOB_ID}/retry")
+    assert list(mistakes(document, {"$ref": "#/components/schemas/Job"}, retried.json)) == []
 
 
 async def test_the_page_runs_what_it_brings_and_nothing_else(gateway: Gateway) -> None:

@@ -46,6 +46,12 @@ def test_a_submission_is_answered_with_all_its_keys() -> None:
     assert encoded(job_json.submitted(job(), [])) == SUBMITTED
 
 
+def test_a_job_and_its_retry_name_each_other() -> None:
+    assert encoded(job_json.submitted(job(retry_of="69a1"), [])) == SUBMITTED | {"retry_of": "69a1"}
+    assert encoded(job_json.status(job(retried_by="69a0")))["retried_by"] == "69a0"
+    assert "retried_by" not in job_json.status(job())
+
+
 def test_what_was_given_comes_back() -> None:
     queue = DeadLetterQueue(arn="arn:q", max_receive_count=3)
     submitted = job(config_json='{"a": 1.0}', timeout_seconds=60, batch_timeout_seconds=5, dead_letter_queue=queue)

@@ -11,6 +11,7 @@ from cortex.cli.connect import connect, same_environment
 from cortex.cli.output import json_document
 from cortex.cli.told import told
 from cortex.exceptions import CortexException
+from cortex.operator import Operator
 from cortex.submission import MAX_BYTES, Submission, read_items, read_value
 
 AT_LEAST_1 = click.IntRange(min=1)
@@ -54,7 +55,13 @@ def command(
         fields={"workers": workers, "timeout": timeout, "batch_timeout": batch_timeout},
     )
     operator = connect(environment)
-    answer = operator.submit(api, submission.body())
+    show_submitted(operator, api, operator.submit(api, submission.body()), environment, output, watch=watch)
+
+
+def show_submitted(
+    operator: Operator, api: str, answer: bytes, environment: str | None, output: str, *, watch: bool
+) -> None:
+    """Show the job that a request became; with `watch` follow it to its end and end the command as that tells."""
     job = told(answer)
     for warning in job.get("warnings", ()):
         click.echo(f"warning: {warning}", err=True)
@@ -62,7 +69,8 @@ def command(
     if output == "json":
         json_document(answer)
     else:
-        click.echo(f"submitted job {job['job_id']} to {api}")
+        what = f", the failed batches of {job['retry_of']}" if job.get("retry_of") else ""
+        click.echo(f"submitted job {job['job_id']} to {api}{what}")
     if watch:
         click.get_current_context().exit(watch_job(operator, api, job["job_id"], environment, output))
     elif output != "json":

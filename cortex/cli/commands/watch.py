@@ -45,6 +45,8 @@ def watch(operator: Operator, api: str, job: str, environment: str | None, outpu
         if output == "json":
             return _watch_as_json(updates)
         code = _watch_for_people(updates)
+        if code == WITH_FAILURES:
+            click.echo(f"its failed batches: cortex failures {where}", err=True)
         if code != SUCCEEDED:
             click.echo(f"what its containers wrote: cortex logs {where}", err=True)
         return code

@@ -1,5 +1,6 @@
 """Tables and descriptions of APIs, jobs and environments."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,9 @@ from rich.text import Text
 from cortex.cli.views import words
 
 Json = dict[str, Any]
+
+ITEMS_WIDTH = 60
+"""Characters of a batch's items that are shown."""
 
 JOB_COLUMNS = ("JOB", "LATEST JOB")
 JOB_ID_WIDTH = 16
@@ -128,6 +132,9 @@ def print_job(console: Console, job: Json) -> None:
     ]
     if state.get("reason"):
         rows.append(("reason", Text(state["reason"])))
+    for name, other in (("retry of", "retry_of"), ("retried by", "retried_by")):
+        if state.get(other):
+            rows.append((name, state[other]))
     rows += [
         ("batches", Text(f"{progress(state)} done: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))),
         ("attempts", f"{metrics['succeeded']:,} succeeded, {metrics['failed']:,} failed{_average(metrics)}"),
@@ -151,6 +158,21 @@ def _workers(state: Json) -> str:
     counts = state.get("worker_counts") or {}
     told = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items())
     return f" ({told})" if told else ""
+
+
+def print_batches(console: Console, batches: list[Json]) -> None:
+    """`cortex failures`."""
+    made = table("BATCH", "ATTEMPTS", "STATUS", "ERROR", "ITEMS", right=("BATCH", "ATTEMPTS", "STATUS"))
+    for batch in batches:
+        items = json.dumps(batch["items"], ensure_ascii=False)
+        made.add_row(
+            f"{batch['index']}",
+            f"{batch['attempts']:,}",
+            str(batch["http_status"] or "-"),
+            Text(batch["error"]),
+            Text(items if len(items) <= ITEMS_WIDTH else f"{items[: ITEMS_WIDTH - 1]}…"),
+        )
+    console.print(made)
 
 
 def print_environments(console: Console, listed: Json) -> None:

@@ -1,0 +1,25 @@
+"""`cortex retry`."""
+
+import click
+
+from cortex.cli.app import Command, environment_option, output_option
+from cortex.cli.commands.submit import AT_LEAST_1, show_submitted
+from cortex.cli.connect import connect
+
+
+@click.command("retry", cls=Command)
+@click.argument("api")
+@click.argument("job")
+@click.option("--workers", type=AT_LEAST_1, metavar="N", help="Workers that share the batches; else as many as before.")
+@click.option("--watch", is_flag=True, help="Follow the new job to its end; see `cortex watch --help`.")
+@environment_option
+@output_option
+def command(api: str, job: str, workers: int | None, watch: bool, environment: str | None, output: str) -> None:
+    """Run a job's failed batches again.
+
+    They become a new job, once the old one is over. It has the old one's configuration and limits, and runs the API
+    as it is deployed now.
+    """
+    operator = connect(environment)
+    answer = operator.retry(api, job, workers=workers)
+    show_submitted(operator, api, answer, environment, output, watch=watch)
