@@ -46,8 +46,8 @@ class Halfway:
         self.done, self.go_on = asyncio.Event(), asyncio.Event()
         monkeypatch.setattr(kit.ledger, name, self)
 
-    async def __call__(self, *arguments: Any) -> Any:
-        result = await self._write(*arguments)
+    async def __call__(self, *arguments: Any, **options: Any) -> Any:
+        result = await self._write(*arguments, **options)
         self.done.set()
         await self.go_on.wait()
         return result
