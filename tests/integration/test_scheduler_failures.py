@@ -209,7 +209,8 @@ async def test_many_failed_batches_are_copied_while_the_retry_works_and_after_a_
 ) -> None:
     monkeypatch.setattr(reread, "CHUNK_BATCHES", 7)
     monkeypatch.setattr(reread, "CHUNK_BYTES", 300)
-    monkeypatch.setattr(reread, "RANGE_BYTES", 100)
+    monkeypatch.setattr(reread, "RANGE_BYTES", 200)
+    monkeypatch.setattr(reread, "GAP_BYTES", 50)
     items = [json.dumps({"n": number, "pad": "x" * (number % 90)}) for number in range(700)]
     failing = {number for number in range(700) if number % 10 in (0, 1, 2, 7)}
     async with scheduler(tmp_path, driver) as kit:

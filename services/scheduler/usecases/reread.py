@@ -13,6 +13,8 @@ from services.scheduler.usecases.ports import Ledger
 
 RANGE_BYTES = 1024 * 1024
 """Read at once, unless a single batch is larger."""
+GAP_BYTES = 16 * 1024
+"""Read and thrown away, rather than to read twice."""
 CHUNK_BATCHES = 4096
 CHUNK_BYTES = 8 * 1024 * 1024
 """What a chunk of failed batches may have: with it the memory, and the transaction, that a retry takes at a time."""
@@ -35,22 +37,19 @@ async def item_ranges(ledger: Ledger, job_id: str, indexes: Sequence[int]) -> As
         segment = (await ledger.segments(job_id, indexes[position], 1))[0]
         starts = list(accumulate(segment.lengths, initial=segment.start))
         while position < len(indexes) and indexes[position] - segment.first_index < len(segment.lengths):
-            first = indexes[position] - segment.first_index
-            end = first + 1
-            position += 1
-            while (
-                position < len(indexes)
-                and indexes[position] - segment.first_index == end < len(segment.lengths)
-                and starts[end + 1] - starts[first] <= RANGE_BYTES
-            ):
-                end += 1
-                position += 1
-            data = await ledger.read_input(job_id, starts[first], starts[end])
-            for place in range(first, end):
-                yield (
-                    segment.first_index + place,
-                    data[starts[place] - starts[first] : starts[place + 1] - starts[first]],
-                )
+            places = [indexes[position] - segment.first_index]
+            start = starts[places[0]]
+            for index in indexes[position + 1 : position + len(segment.lengths)]:
+                place = index - segment.first_index
+                if place >= len(segment.lengths) or starts[place] - starts[places[-1] + 1] > GAP_BYTES:
+                    break
+                if starts[place + 1] - start > RANGE_BYTES:
+                    break
+                places.append(place)
+            position += len(places)
+            data = await ledger.read_input(job_id, start, starts[places[-1] + 1])
+            for place in places:
+                yield segment.first_index + place, data[starts[place] - start : starts[place + 1] - start]
 
 
 async def failed_batches(ledger: Ledger, job_id: str, cursor: Cursor) -> Chunk:
