@@ -20,7 +20,7 @@ KINDS = {
     "a container": "container",
 }
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 
 def victims(running: System, module: str) -> list[psutil.Process]:

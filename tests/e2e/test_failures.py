@@ -9,7 +9,7 @@ import urllib3
 
 from tests.e2e.system import CORTEX, System, system
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 ITEMS = ["1.0", "12345678901234567890", '{"b":1,"a":2,"b":3}', "1e400", '"\\u00e9\\ud83d é"', "-0", "[ 1 ]"]
 ECHO = """

@@ -10,7 +10,7 @@ from cortex.exceptions import CortexException
 from tests.e2e.system import system
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

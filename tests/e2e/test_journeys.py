@@ -11,7 +11,7 @@ from cortex.exceptions import CortexException
 from tests.e2e.system import System, system
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 RAW_ITEMS = '[12345678901234567890, 1.0, 1e400, {"b": 1, "a": 2, "b": 3}, "\\u00e9\\ud83d", -0]'
 

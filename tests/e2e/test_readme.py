@@ -13,7 +13,7 @@ from tests.e2e.system import CORTEX, system
 
 README = Path(__file__).parents[2] / "README.md"
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def blocks(language: str) -> list[str]:

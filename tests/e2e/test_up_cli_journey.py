@@ -14,7 +14,7 @@ import yaml
 import cortex
 from tests.e2e.system import CONTAINER, CORTEX, System, system
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import urllib3
 from tests.e2e.system import CORTEX, System, system
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 
 def refused(*arguments: object, cwd: Path, code: int = 1) -> str:
