@@ -1,5 +1,6 @@
 """The commands by name, and what all of them share: the environment, the output format, errors and exit codes."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -86,7 +87,10 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; end the process with 1 on an error, with 130 on Ctrl-C."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it is told if that fails
+            return result
         except CortexException as error:
             as_json = ctx.params.get("output") == "json"
             _report(error, as_json=as_json)
@@ -102,7 +106,14 @@ class Command(click.Command):
             if error.errno == errno.EPIPE:  # `cortex logs ... | head`: click ends the process quietly
                 raise
             click.echo(f"{click.style('error:', fg='red')} {error.strerror or error}", err=True)
+            _give_up_output()
             ctx.exit(1)
+
+
+def _give_up_output() -> None:
+    """What could not be written would be tried again at the end, and fail again, with a word of Python's own."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: CortexException, *, as_json: bool) -> None:
