@@ -189,13 +189,20 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def whole_trace(cortex: Cortex, job: str) -> list[dict[str, Any]]:
-    """The job's spans, when the last is there: spans travel a moment behind what they tell of."""
+    """The job's spans, when all are there: they travel a moment behind what they tell of, each service's by itself."""
     deadline = time.monotonic() + TRACE_S
     while True:
         spans: list[dict[str, Any]] = cortex.json("trace", "digits", job)["spans"]
-        if "cortex-dequeuer on-job-complete" in kinds(spans) or time.monotonic() > deadline:
+        ended = {"cortex-scheduler job", "cortex-dequeuer on-job-complete"} <= kinds(spans)
+        if (ended and not orphans(spans)) or time.monotonic() > deadline:
             return spans
         time.sleep(0.2)
+
+
+def orphans(spans: list[dict[str, Any]]) -> list[str]:
+    """Spans whose cause is missing."""
+    known = {span["span_id"] for span in spans}
+    return [span["name"] for span in spans if span["parent_span_id"] and span["parent_span_id"] not in known]
 
 
 def kinds(spans: list[dict[str, Any]]) -> set[str]:
@@ -228,9 +235,7 @@ def check_trace(spans: list[dict[str, Any]]) -> None:
             raise DemoError(f"the trace has no span of {service}, only of {', '.join(sorted(services)) or 'nobody'}")
     if "cortex-dequeuer on-job-complete" not in kinds(spans):
         raise DemoError("the trace does not show /on-job-complete")
-    known = {span["span_id"] for span in spans}
-    orphans = [span["name"] for span in spans if span["parent_span_id"] and span["parent_span_id"] not in known]
-    expect("spans without the span that caused them", orphans, [])
+    expect("spans without the span that caused them", orphans(spans), [])
 
 
 def expect(what: str, found: object, wanted: object) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.system import CORTEX, system
+from tests.waiting import wait_for
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -48,7 +49,8 @@ def test_the_first_api_of_ones_own(tmp_path: Path) -> None:
         job_id = json.loads(run("cortex get hello -o json", tmp_path, environ))[0]["batch_job_statuses"][0]["job_id"]
         logs = run(f"cortex logs hello {job_id}", tmp_path, environ)
         assert all(f"hello {name}" in logs for name in ("Ada", "Grace", "Katherine"))
-        assert "on-job-complete" in run(f"cortex trace hello {job_id}", tmp_path, environ)
+        trace = f"cortex trace hello {job_id}"
+        wait_for("the trace to its end", lambda: "on-job-complete" in run(trace, tmp_path, environ))
         submitted = json.loads(run(curl[0].replace("http://127.0.0.1:8888", running.url), tmp_path, environ))
         looked = curl[1].replace("http://127.0.0.1:8888", running.url).replace("JOB", submitted["job_id"])
         assert json.loads(run(looked, tmp_path, environ))["job_status"]["workers"] == 1

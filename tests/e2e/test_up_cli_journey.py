@@ -13,6 +13,7 @@ import yaml
 
 import cortex
 from tests.e2e.system import CONTAINER, CORTEX, System, system
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -76,9 +77,8 @@ def test_a_job_is_submitted_watched_shown_and_drawn(cli: Cli, api: str) -> None:
     assert job in cli("get").stdout
     assert "api" in cli("logs", api, job, "--follow").stdout
     assert cli("watch", api, job).returncode == 0
-    drawn = cli("trace", api, job).stdout
-    for service in ("gateway", "scheduler", "dequeuer"):
-        assert f"\n{service} " in drawn
+    for service in ("gateway", "scheduler", "dequeuer"):  # each sends its spans in its own time
+        wait_for(f"{service} in the trace", lambda name=service: f"\n{name} " in cli("trace", api, job).stdout)
     assert {span["service"] for span in cli.json("trace", api, job)["spans"]} >= {"cortex-gateway", "cortex-dequeuer"}
 
 
@@ -88,7 +88,7 @@ def test_failed_batches_show_in_the_exit_code_and_in_the_trace(cli: Cli, api: st
     assert done.returncode == 3
     assert "completed_with_failures after" in done.stdout
     assert "2 of 3 batches succeeded, 1 failed" in done.stdout
-    assert "✗" in cli("trace", api, job_of(done)).stdout
+    wait_for("the failure in the trace", lambda: "✗" in cli("trace", api, job_of(done)).stdout)
 
 
 def test_a_job_is_stopped(cli: Cli, api: str) -> None:
