@@ -77,8 +77,8 @@ def test_a_job_is_submitted_watched_shown_and_drawn(cli: Cli, api: str) -> None:
     assert job in cli("get").stdout
     assert "api" in cli("logs", api, job, "--follow").stdout
     assert cli("watch", api, job).returncode == 0
-    for service in ("gateway", "scheduler", "dequeuer"):  # each sends its spans in its own time
-        wait_for(f"{service} in the trace", lambda name=service: f"\n{name} " in cli("trace", api, job).stdout)
+    services = ("gateway", "scheduler", "dequeuer")  # each sends its spans in its own time
+    wait_for("the whole trace", lambda: all(f"\n{name} " in cli("trace", api, job).stdout for name in services))
     assert {span["service"] for span in cli.json("trace", api, job)["spans"]} >= {"cortex-gateway", "cortex-dequeuer"}
 
 
