@@ -103,8 +103,8 @@ def test_kill_9_leaves_nothing_and_the_next_one_goes_on(tmp_path: Path) -> None:
         below = descendants(first)
         first.process.kill()
         first.process.wait()
-        gone, alive = psutil.wait_procs(below, timeout=2.0)
-        assert not alive, [process.cmdline() for process in alive]
+        gone, alive = psutil.wait_procs(below, timeout=20.0)
+        assert not alive
         assert len(gone) >= 7
     with system(tmp_path) as second:
         assert second.wait(job)["job_status"]["status"] == "succeeded"

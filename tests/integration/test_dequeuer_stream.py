@@ -314,7 +314,9 @@ class TestProcess:
             await kit.scheduler.until_ready()
             for start in range(0, 10_000, 250):
                 kit.scheduler.lease(*range(start, start + 250))
-            await kit.scheduler.until(lambda: len(kit.scheduler.results) == 10_000)
+            # On a busy machine a probe may fail in between, and what waits is then given back.
+            heard = kit.scheduler
+            await heard.until(lambda: len(heard.results) + len(heard.returned) >= 10_000)
             status = Path(f"/proc/{running.pid}/status").read_text()
             peak_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
             assert peak_kib < 90 * 1024
