@@ -331,6 +331,12 @@ class SubmitJobRequest(_message.Message):
     DELIMITED_FILES_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    SPLIT_FAILED_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    WORKER_SCALING_FIELD_NUMBER: _builtins.int
+    MAX_FAILED_PERCENT_FIELD_NUMBER: _builtins.int
+    WEBHOOK_FIELD_NUMBER: _builtins.int
     api_name: _builtins.str
     """The API to submit to."""
     workers: _builtins.int
@@ -345,6 +351,10 @@ class SubmitJobRequest(_message.Message):
     """Only check: select the files and accept nothing."""
     request_id: _builtins.str
     """Makes repeating safe: the same id gives the same job. Empty for none."""
+    split_failed: _builtins.bool
+    """Halve a batch that keeps failing, until the bad items are alone."""
+    max_failed_percent: _builtins.float
+    """Stop the job when more of its batches than this have failed, in percent from 0 to 100."""
     @_builtins.property
     def sqs_dead_letter_queue(self) -> _resources_pb2.DeadLetterQueue:
         """Where failing batches go."""
@@ -361,6 +371,22 @@ class SubmitJobRequest(_message.Message):
     def delimited_files(self) -> Global___FileSelection:
         """Input: the JSON values in files."""
 
+    @_builtins.property
+    def retries(self) -> _resources_pb2.RetryPolicy:
+        """How failed batches are attempted again; once only when not given."""
+
+    @_builtins.property
+    def results(self) -> _resources_pb2.Results:
+        """Keep the containers' replies."""
+
+    @_builtins.property
+    def worker_scaling(self) -> _resources_pb2.WorkerScaling:
+        """Instead of `workers`: as many as the number of batches needs."""
+
+    @_builtins.property
+    def webhook(self) -> _resources_pb2.Webhook:
+        """Whom to tell of the job's end."""
+
     def __init__(
         self,
         *,
@@ -375,19 +401,29 @@ class SubmitJobRequest(_message.Message):
         delimited_files: Global___FileSelection | None = ...,
         dry_run: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        retries: _resources_pb2.RetryPolicy | None = ...,
+        split_failed: _builtins.bool = ...,
+        results: _resources_pb2.Results | None = ...,
+        worker_scaling: _resources_pb2.WorkerScaling | None = ...,
+        max_failed_percent: _builtins.float | None = ...,
+        webhook: _resources_pb2.Webhook | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_timeout_seconds", b"_timeout_seconds", "_workers", b"_workers", "batch_timeout_seconds", b"batch_timeout_seconds", "delimited_files", b"delimited_files", "file_path_lister", b"file_path_lister", "item_list", b"item_list", "sqs_dead_letter_queue", b"sqs_dead_letter_queue", "timeout_seconds", b"timeout_seconds", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_workers", b"_workers", "batch_timeout_seconds", b"batch_timeout_seconds", "delimited_files", b"delimited_files", "file_path_lister", b"file_path_lister", "item_list", b"item_list", "max_failed_percent", b"max_failed_percent", "results", b"results", "retries", b"retries", "sqs_dead_letter_queue", b"sqs_dead_letter_queue", "timeout_seconds", b"timeout_seconds", "webhook", b"webhook", "worker_scaling", b"worker_scaling", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_timeout_seconds", b"_timeout_seconds", "_workers", b"_workers", "api_name", b"api_name", "batch_timeout_seconds", b"batch_timeout_seconds", "config_json", b"config_json", "delimited_files", b"delimited_files", "dry_run", b"dry_run", "file_path_lister", b"file_path_lister", "item_list", b"item_list", "request_id", b"request_id", "sqs_dead_letter_queue", b"sqs_dead_letter_queue", "timeout_seconds", b"timeout_seconds", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_workers", b"_workers", "api_name", b"api_name", "batch_timeout_seconds", b"batch_timeout_seconds", "config_json", b"config_json", "delimited_files", b"delimited_files", "dry_run", b"dry_run", "file_path_lister", b"file_path_lister", "item_list", b"item_list", "max_failed_percent", b"max_failed_percent", "request_id", b"request_id", "results", b"results", "retries", b"retries", "split_failed", b"split_failed", "sqs_dead_letter_queue", b"sqs_dead_letter_queue", "timeout_seconds", b"timeout_seconds", "webhook", b"webhook", "worker_scaling", b"worker_scaling", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_timeout_seconds: _TypeAlias = _typing.Literal["batch_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__batch_timeout_seconds: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_failed_percent: _TypeAlias = _typing.Literal["max_failed_percent"]  # noqa: Y015
+    _WhichOneofArgType__max_failed_percent: _TypeAlias = _typing.Literal["_max_failed_percent", b"_max_failed_percent"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_timeout_seconds) -> _WhichOneofReturnType__batch_timeout_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_failed_percent) -> _WhichOneofReturnType__max_failed_percent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
     @_typing.overload
@@ -430,6 +466,80 @@ class SubmitJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubmitJobResponse: _TypeAlias = SubmitJobResponse  # noqa: Y015
+
+@_typing.final
+class SubmitJobStreamRequest(_message.Message):
+    """Request of SubmitJobStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    ITEMS_JSON_FIELD_NUMBER: _builtins.int
+    NDJSON_FIELD_NUMBER: _builtins.int
+    batch_size: _builtins.int
+    """In the first message: items in a batch, at least 1."""
+    ndjson: _builtins.bytes
+    """The same as lines of text, a value on each, cut anywhere."""
+    @_builtins.property
+    def job(self) -> Global___SubmitJobRequest:
+        """In the first message, and only there: the job, without an input."""
+
+    @_builtins.property
+    def items_json(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Items, each a JSON value as text."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___SubmitJobRequest | None = ...,
+        batch_size: _builtins.int | None = ...,
+        items_json: _abc.Iterable[_builtins.str] | None = ...,
+        ndjson: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size", "job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size", "items_json", b"items_json", "job", b"job", "ndjson", b"ndjson"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
+    _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
+
+Global___SubmitJobStreamRequest: _TypeAlias = SubmitJobStreamRequest  # noqa: Y015
+
+@_typing.final
+class SubmitJobStreamResponse(_message.Message):
+    """Response of SubmitJobStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    items: _builtins.int
+    """Items that are on disk."""
+    @_builtins.property
+    def job(self) -> _resources_pb2.Job:
+        """The job; in the first message and in the last."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was passed over, for people."""
+
+    def __init__(
+        self,
+        *,
+        job: _resources_pb2.Job | None = ...,
+        items: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "job", b"job", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitJobStreamResponse: _TypeAlias = SubmitJobStreamResponse  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):
@@ -676,6 +786,71 @@ class RetryJobResponse(_message.Message):
 Global___RetryJobResponse: _TypeAlias = RetryJobResponse  # noqa: Y015
 
 @_typing.final
+class UpdateJobRequest(_message.Message):
+    """Request of UpdateJob. What is not given stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_NAME_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    api_name: _builtins.str
+    """The job's API."""
+    job_id: _builtins.str
+    """The job."""
+    workers: _builtins.int
+    """Workers from now on, at least 1."""
+    paused: _builtins.bool
+    """Whether batches are held back."""
+    def __init__(
+        self,
+        *,
+        api_name: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        workers: _builtins.int | None = ...,
+        paused: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_paused", b"_paused", "_workers", b"_workers", "paused", b"paused", "workers", b"workers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_paused", b"_paused", "_workers", b"_workers", "api_name", b"api_name", "job_id", b"job_id", "paused", b"paused", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__paused: _TypeAlias = _typing.Literal["paused"]  # noqa: Y015
+    _WhichOneofArgType__paused: _TypeAlias = _typing.Literal["_paused", b"_paused"]  # noqa: Y015
+    _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
+    _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__paused) -> _WhichOneofReturnType__paused | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
+
+Global___UpdateJobRequest: _TypeAlias = UpdateJobRequest  # noqa: Y015
+
+@_typing.final
+class UpdateJobResponse(_message.Message):
+    """Response of UpdateJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _resources_pb2.Job:
+        """The job as it is now."""
+
+    def __init__(
+        self,
+        *,
+        job: _resources_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateJobResponse: _TypeAlias = UpdateJobResponse  # noqa: Y015
+
+@_typing.final
 class StopJobRequest(_message.Message):
     """Request of StopJob."""
 
@@ -771,6 +946,68 @@ class WatchJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
+
+@_typing.final
+class TailResultsRequest(_message.Message):
+    """Request of TailResults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_NAME_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
+    api_name: _builtins.str
+    """The job's API."""
+    job_id: _builtins.str
+    """The job."""
+    failed: _builtins.bool
+    """The failed batches instead of the replies."""
+    follow: _builtins.bool
+    """Go on until the job is over, in the order of the batches."""
+    first_index: _builtins.int
+    """The batch to begin at."""
+    def __init__(
+        self,
+        *,
+        api_name: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        failed: _builtins.bool = ...,
+        follow: _builtins.bool = ...,
+        first_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_name", b"api_name", "failed", b"failed", "first_index", b"first_index", "follow", b"follow", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TailResultsRequest: _TypeAlias = TailResultsRequest  # noqa: Y015
+
+@_typing.final
+class TailResultsResponse(_message.Message):
+    """Response of TailResults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Batch]:
+        """Batches by index: with `reply_json`, or failed ones with their items."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[_resources_pb2.Batch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TailResultsResponse: _TypeAlias = TailResultsResponse  # noqa: Y015
 
 @_typing.final
 class TailLogsRequest(_message.Message):

@@ -61,6 +61,11 @@ class BatchServiceStub:
                 request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobRequest.SerializeToString,
                 response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobResponse.FromString,
                 _registered_method=True)
+        self.SubmitJobStream = channel.stream_stream(
+                '/cortex.batch.v1.BatchService/SubmitJobStream',
+                request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobStreamRequest.SerializeToString,
+                response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobStreamResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/cortex.batch.v1.BatchService/GetJob',
                 request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.GetJobRequest.SerializeToString,
@@ -81,6 +86,11 @@ class BatchServiceStub:
                 request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobResponse.FromString,
                 _registered_method=True)
+        self.UpdateJob = channel.unary_unary(
+                '/cortex.batch.v1.BatchService/UpdateJob',
+                request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.UpdateJobRequest.SerializeToString,
+                response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.UpdateJobResponse.FromString,
+                _registered_method=True)
         self.StopJob = channel.unary_unary(
                 '/cortex.batch.v1.BatchService/StopJob',
                 request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.StopJobRequest.SerializeToString,
@@ -90,6 +100,11 @@ class BatchServiceStub:
                 '/cortex.batch.v1.BatchService/WatchJob',
                 request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
+        self.TailResults = channel.unary_stream(
+                '/cortex.batch.v1.BatchService/TailResults',
+                request_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.TailResultsRequest.SerializeToString,
+                response_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.TailResultsResponse.FromString,
                 _registered_method=True)
         self.TailLogs = channel.unary_stream(
                 '/cortex.batch.v1.BatchService/TailLogs',
@@ -138,6 +153,15 @@ class BatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitJobStream(self, request_iterator, context):
+        """Accepts a job whose items come one after the other, as many as there are; work starts on the first of them. The
+        first answer tells the job, each further one how many items are on disk, the last one that all are. A stream that
+        breaks off ends the job as `enqueue_failed`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJob(self, request, context):
         """One job.
         """
@@ -166,6 +190,13 @@ class BatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateJob(self, request, context):
+        """Changes a running job: its number of workers, or whether it is paused. When this returns, the change is on disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopJob(self, request, context):
         """Stops a running job.
         """
@@ -175,6 +206,13 @@ class BatchServiceServicer:
 
     def WatchJob(self, request, context):
         """The job now, and again whenever it changed; ends after a final status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TailResults(self, request, context):
+        """The kept replies of a job's batches, or its failed batches, by index.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,6 +253,11 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobRequest.FromString,
                     response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobResponse.SerializeToString,
             ),
+            'SubmitJobStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SubmitJobStream,
+                    request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobStreamRequest.FromString,
+                    response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobStreamResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.GetJobRequest.FromString,
@@ -235,6 +278,11 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobRequest.FromString,
                     response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.RetryJobResponse.SerializeToString,
             ),
+            'UpdateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateJob,
+                    request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.UpdateJobRequest.FromString,
+                    response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.UpdateJobResponse.SerializeToString,
+            ),
             'StopJob': grpc.unary_unary_rpc_method_handler(
                     servicer.StopJob,
                     request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.StopJobRequest.FromString,
@@ -244,6 +292,11 @@ def add_BatchServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.WatchJobRequest.FromString,
                     response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'TailResults': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailResults,
+                    request_deserializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.TailResultsRequest.FromString,
+                    response_serializer=cortex_dot_batch_dot_v1_dot_batch__service__pb2.TailResultsResponse.SerializeToString,
             ),
             'TailLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.TailLogs,
@@ -399,6 +452,33 @@ class BatchService:
             _registered_method=True)
 
     @staticmethod
+    def SubmitJobStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cortex.batch.v1.BatchService/SubmitJobStream',
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobStreamRequest.SerializeToString,
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.SubmitJobStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetJob(request,
             target,
             options=(),
@@ -507,6 +587,33 @@ class BatchService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cortex.batch.v1.BatchService/UpdateJob',
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.UpdateJobRequest.SerializeToString,
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.UpdateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StopJob(request,
             target,
             options=(),
@@ -550,6 +657,33 @@ class BatchService:
             '/cortex.batch.v1.BatchService/WatchJob',
             cortex_dot_batch_dot_v1_dot_batch__service__pb2.WatchJobRequest.SerializeToString,
             cortex_dot_batch_dot_v1_dot_batch__service__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cortex.batch.v1.BatchService/TailResults',
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.TailResultsRequest.SerializeToString,
+            cortex_dot_batch_dot_v1_dot_batch__service__pb2.TailResultsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,11 @@ class BatchServiceStub:
     """Deletes an API and stops its jobs."""
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.SubmitJobRequest, _batch_service_pb2.SubmitJobResponse]
     """Accepts a job. When this returns, the job is on disk."""
+    SubmitJobStream: _grpc.StreamStreamMultiCallable[_batch_service_pb2.SubmitJobStreamRequest, _batch_service_pb2.SubmitJobStreamResponse]
+    """Accepts a job whose items come one after the other, as many as there are; work starts on the first of them. The
+    first answer tells the job, each further one how many items are on disk, the last one that all are. A stream that
+    breaks off ends the job as `enqueue_failed`.
+    """
     GetJob: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.GetJobRequest, _batch_service_pb2.GetJobResponse]
     """One job."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.ListJobsRequest, _batch_service_pb2.ListJobsResponse]
@@ -53,10 +58,14 @@ class BatchServiceStub:
     """A job's batches with their items, by index."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.RetryJobRequest, _batch_service_pb2.RetryJobResponse]
     """Accepts a new job of just the failed batches of one that is over. When this returns, the new job is on disk."""
+    UpdateJob: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.UpdateJobRequest, _batch_service_pb2.UpdateJobResponse]
+    """Changes a running job: its number of workers, or whether it is paused. When this returns, the change is on disk."""
     StopJob: _grpc.UnaryUnaryMultiCallable[_batch_service_pb2.StopJobRequest, _batch_service_pb2.StopJobResponse]
     """Stops a running job."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_batch_service_pb2.WatchJobRequest, _batch_service_pb2.WatchJobResponse]
     """The job now, and again whenever it changed; ends after a final status."""
+    TailResults: _grpc.UnaryStreamMultiCallable[_batch_service_pb2.TailResultsRequest, _batch_service_pb2.TailResultsResponse]
+    """The kept replies of a job's batches, or its failed batches, by index."""
     TailLogs: _grpc.UnaryStreamMultiCallable[_batch_service_pb2.TailLogsRequest, _batch_service_pb2.TailLogsResponse]
     """What the job's containers wrote."""
 
@@ -77,6 +86,11 @@ class BatchServiceAsyncStub(BatchServiceStub):
     """Deletes an API and stops its jobs."""
     SubmitJob: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.SubmitJobRequest, _batch_service_pb2.SubmitJobResponse]  # type: ignore[assignment]
     """Accepts a job. When this returns, the job is on disk."""
+    SubmitJobStream: _aio.StreamStreamMultiCallable[_batch_service_pb2.SubmitJobStreamRequest, _batch_service_pb2.SubmitJobStreamResponse]  # type: ignore[assignment]
+    """Accepts a job whose items come one after the other, as many as there are; work starts on the first of them. The
+    first answer tells the job, each further one how many items are on disk, the last one that all are. A stream that
+    breaks off ends the job as `enqueue_failed`.
+    """
     GetJob: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.GetJobRequest, _batch_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """One job."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.ListJobsRequest, _batch_service_pb2.ListJobsResponse]  # type: ignore[assignment]
@@ -85,10 +99,14 @@ class BatchServiceAsyncStub(BatchServiceStub):
     """A job's batches with their items, by index."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.RetryJobRequest, _batch_service_pb2.RetryJobResponse]  # type: ignore[assignment]
     """Accepts a new job of just the failed batches of one that is over. When this returns, the new job is on disk."""
+    UpdateJob: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.UpdateJobRequest, _batch_service_pb2.UpdateJobResponse]  # type: ignore[assignment]
+    """Changes a running job: its number of workers, or whether it is paused. When this returns, the change is on disk."""
     StopJob: _aio.UnaryUnaryMultiCallable[_batch_service_pb2.StopJobRequest, _batch_service_pb2.StopJobResponse]  # type: ignore[assignment]
     """Stops a running job."""
     WatchJob: _aio.UnaryStreamMultiCallable[_batch_service_pb2.WatchJobRequest, _batch_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """The job now, and again whenever it changed; ends after a final status."""
+    TailResults: _aio.UnaryStreamMultiCallable[_batch_service_pb2.TailResultsRequest, _batch_service_pb2.TailResultsResponse]  # type: ignore[assignment]
+    """The kept replies of a job's batches, or its failed batches, by index."""
     TailLogs: _aio.UnaryStreamMultiCallable[_batch_service_pb2.TailLogsRequest, _batch_service_pb2.TailLogsResponse]  # type: ignore[assignment]
     """What the job's containers wrote."""
 
@@ -138,6 +156,17 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         """Accepts a job. When this returns, the job is on disk."""
 
     @_abc_1.abstractmethod
+    def SubmitJobStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_batch_service_pb2.SubmitJobStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_batch_service_pb2.SubmitJobStreamResponse], _abc.AsyncIterator[_batch_service_pb2.SubmitJobStreamResponse]]:
+        """Accepts a job whose items come one after the other, as many as there are; work starts on the first of them. The
+        first answer tells the job, each further one how many items are on disk, the last one that all are. A stream that
+        breaks off ends the job as `enqueue_failed`.
+        """
+
+    @_abc_1.abstractmethod
     def GetJob(
         self,
         request: _batch_service_pb2.GetJobRequest,
@@ -170,6 +199,14 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         """Accepts a new job of just the failed batches of one that is over. When this returns, the new job is on disk."""
 
     @_abc_1.abstractmethod
+    def UpdateJob(
+        self,
+        request: _batch_service_pb2.UpdateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_batch_service_pb2.UpdateJobResponse, _abc.Awaitable[_batch_service_pb2.UpdateJobResponse]]:
+        """Changes a running job: its number of workers, or whether it is paused. When this returns, the change is on disk."""
+
+    @_abc_1.abstractmethod
     def StopJob(
         self,
         request: _batch_service_pb2.StopJobRequest,
@@ -184,6 +221,14 @@ class BatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_batch_service_pb2.WatchJobResponse], _abc.AsyncIterator[_batch_service_pb2.WatchJobResponse]]:
         """The job now, and again whenever it changed; ends after a final status."""
+
+    @_abc_1.abstractmethod
+    def TailResults(
+        self,
+        request: _batch_service_pb2.TailResultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_batch_service_pb2.TailResultsResponse], _abc.AsyncIterator[_batch_service_pb2.TailResultsResponse]]:
+        """The kept replies of a job's batches, or its failed batches, by index."""
 
     @_abc_1.abstractmethod
     def TailLogs(

@@ -115,6 +115,198 @@ class DeadLetterQueue(_message.Message):
 Global___DeadLetterQueue: _TypeAlias = DeadLetterQueue  # noqa: Y015
 
 @_typing.final
+class RetryPolicy(_message.Message):
+    """How often, and when, a batch is attempted again that failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_SECONDS_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """Attempts in all, at least 1; without one, as many as the dead letter queue's `max_receive_count`."""
+    backoff_seconds: _builtins.float
+    """Seconds before the second attempt, doubled before each further one, with jitter; 1 when not given."""
+    max_backoff_seconds: _builtins.float
+    """At most so many seconds between two attempts; 60 when not given."""
+    @_builtins.property
+    def on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The HTTP statuses that are worth another attempt; none for all. An attempt without an answer always is."""
+
+    def __init__(
+        self,
+        *,
+        max_attempts: _builtins.int | None = ...,
+        backoff_seconds: _builtins.float | None = ...,
+        max_backoff_seconds: _builtins.float | None = ...,
+        on: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds", "_max_attempts", b"_max_attempts", "_max_backoff_seconds", b"_max_backoff_seconds", "backoff_seconds", b"backoff_seconds", "max_attempts", b"max_attempts", "max_backoff_seconds", b"max_backoff_seconds", "on", b"on"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backoff_seconds: _TypeAlias = _typing.Literal["backoff_seconds"]  # noqa: Y015
+    _WhichOneofArgType__backoff_seconds: _TypeAlias = _typing.Literal["_backoff_seconds", b"_backoff_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_backoff_seconds: _TypeAlias = _typing.Literal["max_backoff_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_backoff_seconds: _TypeAlias = _typing.Literal["_max_backoff_seconds", b"_max_backoff_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_seconds) -> _WhichOneofReturnType__backoff_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_backoff_seconds) -> _WhichOneofReturnType__max_backoff_seconds | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class Results(_message.Message):
+    """The containers' replies are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    S3_PATH_FIELD_NUMBER: _builtins.int
+    s3_path: _builtins.str
+    """Where they are written as well when the job ends, such as `s3://bucket/prefix`; empty for nowhere else."""
+    def __init__(
+        self,
+        *,
+        s3_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["s3_path", b"s3_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Results: _TypeAlias = Results  # noqa: Y015
+
+@_typing.final
+class WorkerScaling(_message.Message):
+    """The number of workers follows from the number of batches: `min(max_workers, ceil(batches / batches_per_worker))`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_PER_WORKER_FIELD_NUMBER: _builtins.int
+    MAX_WORKERS_FIELD_NUMBER: _builtins.int
+    batches_per_worker: _builtins.int
+    """Batches for each worker, at least 1."""
+    max_workers: _builtins.int
+    """Never more workers than this, at least 1."""
+    def __init__(
+        self,
+        *,
+        batches_per_worker: _builtins.int | None = ...,
+        max_workers: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batches_per_worker", b"_batches_per_worker", "_max_workers", b"_max_workers", "batches_per_worker", b"batches_per_worker", "max_workers", b"max_workers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batches_per_worker", b"_batches_per_worker", "_max_workers", b"_max_workers", "batches_per_worker", b"batches_per_worker", "max_workers", b"max_workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__batches_per_worker: _TypeAlias = _typing.Literal["batches_per_worker"]  # noqa: Y015
+    _WhichOneofArgType__batches_per_worker: _TypeAlias = _typing.Literal["_batches_per_worker", b"_batches_per_worker"]  # noqa: Y015
+    _WhichOneofReturnType__max_workers: _TypeAlias = _typing.Literal["max_workers"]  # noqa: Y015
+    _WhichOneofArgType__max_workers: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batches_per_worker) -> _WhichOneofReturnType__batches_per_worker | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_workers) -> _WhichOneofReturnType__max_workers | None: ...
+
+Global___WorkerScaling: _TypeAlias = WorkerScaling  # noqa: Y015
+
+@_typing.final
+class Webhook(_message.Message):
+    """Whom to tell that the job is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Where to POST, `http` or `https`."""
+    secret: _builtins.str
+    """Signs what is sent, as Standard Webhooks describe it; never sent back."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Webhook: _TypeAlias = Webhook  # noqa: Y015
+
+@_typing.final
+class WebhookDelivery(_message.Message):
+    """What became of a job's webhook."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    DELIVERED_TIME_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Where it goes."""
+    attempts: _builtins.int
+    """How often it was sent."""
+    error: _builtins.str
+    """Why the last attempt failed, for people; empty when it did not."""
+    @_builtins.property
+    def delivered_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken; absent before."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        delivered_time: _timestamp_pb2.Timestamp | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivered_time", b"delivered_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "delivered_time", b"delivered_time", "error", b"error", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookDelivery: _TypeAlias = WebhookDelivery  # noqa: Y015
+
+@_typing.final
+class JobProgress(_message.Message):
+    """How fast a job is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ETA_SECONDS_FIELD_NUMBER: _builtins.int
+    batches_per_second: _builtins.float
+    """Batches that became final in a second, of late."""
+    eta_seconds: _builtins.float
+    """Seconds until the last batch is final if it goes on like this; absent while that cannot be told."""
+    def __init__(
+        self,
+        *,
+        batches_per_second: _builtins.float = ...,
+        eta_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "eta_seconds", b"eta_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds", "batches_per_second", b"batches_per_second", "eta_seconds", b"eta_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
+    _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eta_seconds) -> _WhichOneofReturnType__eta_seconds | None: ...
+
+Global___JobProgress: _TypeAlias = JobProgress  # noqa: Y015
+
+@_typing.final
 class Job(_message.Message):
     """One submission to a batch API and all that is known about it."""
 
@@ -199,6 +391,14 @@ class Job(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
     RETRIED_BY_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    SPLIT_FAILED_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    WORKER_SCALING_FIELD_NUMBER: _builtins.int
+    MAX_FAILED_PERCENT_FIELD_NUMBER: _builtins.int
+    WEBHOOK_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Sixteen hex digits; newer jobs sort first."""
     api_name: _builtins.str
@@ -206,7 +406,7 @@ class Job(_message.Message):
     api_id: _builtins.str
     """The version of that API which it runs."""
     workers: _builtins.int
-    """Workers asked for, at least 1."""
+    """Workers asked for, at least 1; changes with `UpdateJob`, and as `worker_scaling` says."""
     config_json: _builtins.str
     """The submission's `config` as JSON text, byte for byte; empty when not given."""
     timeout_seconds: _builtins.int
@@ -225,6 +425,12 @@ class Job(_message.Message):
     """The job of which this one runs the failed batches again; empty for none."""
     retried_by: _builtins.str
     """The latest job that runs this one's failed batches again; empty for none."""
+    split_failed: _builtins.bool
+    """A batch that keeps failing is halved until the bad items are alone."""
+    max_failed_percent: _builtins.float
+    """The job is stopped when more of its batches than this have failed, in percent; absent for never."""
+    paused: _builtins.bool
+    """No batches are given out just now, because a user wants it so."""
     @_builtins.property
     def dead_letter_queue(self) -> Global___DeadLetterQueue:
         """Where failing batches go, when asked for."""
@@ -253,6 +459,26 @@ class Job(_message.Message):
     def completion(self) -> Global___JobCompletion:
         """What the container answered to /on-job-complete; absent until it was asked."""
 
+    @_builtins.property
+    def retries(self) -> Global___RetryPolicy:
+        """How batches that fail are attempted again, when asked for."""
+
+    @_builtins.property
+    def results(self) -> Global___Results:
+        """The containers' replies are kept, when asked for."""
+
+    @_builtins.property
+    def worker_scaling(self) -> Global___WorkerScaling:
+        """How the number of workers follows from the number of batches, when asked for."""
+
+    @_builtins.property
+    def webhook(self) -> Global___WebhookDelivery:
+        """Whom it tells of its end, when asked for."""
+
+    @_builtins.property
+    def progress(self) -> Global___JobProgress:
+        """How fast it is; absent once it is over."""
+
     def __init__(
         self,
         *,
@@ -276,19 +502,31 @@ class Job(_message.Message):
         trace_id: _builtins.str = ...,
         retry_of: _builtins.str = ...,
         retried_by: _builtins.str = ...,
+        retries: Global___RetryPolicy | None = ...,
+        split_failed: _builtins.bool = ...,
+        results: Global___Results | None = ...,
+        worker_scaling: Global___WorkerScaling | None = ...,
+        max_failed_percent: _builtins.float | None = ...,
+        webhook: Global___WebhookDelivery | None = ...,
+        paused: _builtins.bool = ...,
+        progress: Global___JobProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "metrics", b"metrics", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "worker_counts", b"worker_counts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "max_failed_percent", b"max_failed_percent", "metrics", b"metrics", "progress", b"progress", "results", b"results", "retries", b"retries", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "webhook", b"webhook", "worker_counts", b"worker_counts", "worker_scaling", b"worker_scaling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "api_id", b"api_id", "api_name", b"api_name", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "config_json", b"config_json", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "job_id", b"job_id", "metrics", b"metrics", "reason", b"reason", "retried_by", b"retried_by", "retry_of", b"retry_of", "status", b"status", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "trace_id", b"trace_id", "worker_counts", b"worker_counts", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "api_id", b"api_id", "api_name", b"api_name", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "config_json", b"config_json", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "job_id", b"job_id", "max_failed_percent", b"max_failed_percent", "metrics", b"metrics", "paused", b"paused", "progress", b"progress", "reason", b"reason", "results", b"results", "retried_by", b"retried_by", "retries", b"retries", "retry_of", b"retry_of", "split_failed", b"split_failed", "status", b"status", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "trace_id", b"trace_id", "webhook", b"webhook", "worker_counts", b"worker_counts", "worker_scaling", b"worker_scaling", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_timeout_seconds: _TypeAlias = _typing.Literal["batch_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__batch_timeout_seconds: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__max_failed_percent: _TypeAlias = _typing.Literal["max_failed_percent"]  # noqa: Y015
+    _WhichOneofArgType__max_failed_percent: _TypeAlias = _typing.Literal["_max_failed_percent", b"_max_failed_percent"]  # noqa: Y015
     _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__total_batch_count: _TypeAlias = _typing.Literal["total_batch_count"]  # noqa: Y015
     _WhichOneofArgType__total_batch_count: _TypeAlias = _typing.Literal["_total_batch_count", b"_total_batch_count"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_timeout_seconds) -> _WhichOneofReturnType__batch_timeout_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_failed_percent) -> _WhichOneofReturnType__max_failed_percent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
     @_typing.overload
@@ -318,6 +556,8 @@ class Batch(_message.Message):
         """Answered with status 200."""
         STATE_FAILED: Batch._State.ValueType  # 4
         """Given up."""
+        STATE_SPLIT: Batch._State.ValueType  # 5
+        """It kept failing and was halved: its items are in two other batches, and it counts nowhere."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a batch is."""
@@ -332,6 +572,8 @@ class Batch(_message.Message):
     """Answered with status 200."""
     STATE_FAILED: Batch.State.ValueType  # 4
     """Given up."""
+    STATE_SPLIT: Batch.State.ValueType  # 5
+    """It kept failing and was halved: its items are in two other batches, and it counts nowhere."""
 
     INDEX_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -340,6 +582,7 @@ class Batch(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     ITEMS_JSON_FIELD_NUMBER: _builtins.int
+    REPLY_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The batch's number in its job, from 0."""
     state: Global___Batch.State.ValueType
@@ -351,7 +594,9 @@ class Batch(_message.Message):
     error: _builtins.str
     """Why the last attempt failed, for people; empty unless the batch is failed."""
     items_json: _builtins.str
-    """Its items, a JSON array as text: what the container gets, byte for byte."""
+    """Its items, a JSON array as text: what the container gets, byte for byte. Empty where they cannot be read any more."""
+    reply_json: _builtins.str
+    """What the container answered, as JSON text (a string when the answer is no JSON); empty unless it is asked for."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it succeeded or was given up; absent before."""
@@ -366,10 +611,11 @@ class Batch(_message.Message):
         error: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         items_json: _builtins.str = ...,
+        reply_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "error", b"error", "http_status", b"http_status", "index", b"index", "items_json", b"items_json", "state", b"state", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "error", b"error", "http_status", b"http_status", "index", b"index", "items_json", b"items_json", "reply_json", b"reply_json", "state", b"state", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$cortex/batch/v1/worker_service.proto\x12\x0f\x63ortex.batch.v1\"\xf3\x02\n\x0bWorkRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x16.cortex.batch.v1.Hello\x12\'\n\x06\x63redit\x18\x02 \x01(\x0b\x32\x17.cortex.batch.v1.Credit\x12(\n\x07results\x18\x03 \x03(\x0b\x32\x17.cortex.batch.v1.Result\x12\x30\n\x08returned\x18\x04 \x03(\x0b\x32\x1e.cortex.batch.v1.ReturnedLease\x12\'\n\x06health\x18\x05 \x01(\x0b\x32\x17.cortex.batch.v1.Health\x12-\n\theartbeat\x18\x06 \x01(\x0b\x32\x1a.cortex.batch.v1.Heartbeat\x12\x35\n\ncompletion\x18\x07 \x01(\x0b\x32!.cortex.batch.v1.CompletionResult\x12)\n\x07goodbye\x18\x08 \x01(\x0b\x32\x18.cortex.batch.v1.Goodbye\"\xb1\x02\n\x0cWorkResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.cortex.batch.v1.Welcome\x12&\n\x06leases\x18\x02 \x03(\x0b\x32\x16.cortex.batch.v1.Lease\x12\x17\n\x0frecorded_epochs\x18\x03 \x03(\x04\x12\x16\n\x0erevoked_epochs\x18\x04 \x03(\x04\x12\x32\n\x0cjob_complete\x18\x05 \x01(\x0b\x32\x1c.cortex.batch.v1.JobComplete\x12-\n\theartbeat\x18\x06 \x01(\x0b\x32\x1a.cortex.batch.v1.Heartbeat\x12\r\n\x05token\x18\x07 \x01(\t\x12+\n\x08shutdown\x18\x08 \x01(\x0b\x32\x19.cortex.batch.v1.Shutdown\"t\n\x05Hello\x12\r\n\x05token\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12(\n\x04held\x18\x03 \x03(\x0b\x32\x1a.cortex.batch.v1.HeldLease\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x12\n\ncompleting\x18\x05 \x01(\x08\"@\n\tHeldLease\x12\x13\n\x0b\x62\x61tch_index\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"<\n\x07Welcome\x12\x19\n\x11heartbeat_seconds\x18\x01 \x01(\x01\x12\x16\n\x0e\x64ropped_epochs\x18\x02 \x03(\x04\"(\n\x06\x43redit\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"b\n\x05Lease\x12\x13\n\x0b\x62\x61tch_index\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\"\xeb\x01\n\x06Result\x12\x13\n\x0b\x62\x61tch_index\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x30\n\x07outcome\x18\x03 \x01(\x0e\x32\x1f.cortex.batch.v1.Result.Outcome\x12\x13\n\x0bhttp_status\x18\x04 \x01(\x05\x12\x18\n\x10\x64uration_seconds\x18\x05 \x01(\x01\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"M\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\"N\n\rReturnedLease\x12\x13\n\x0b\x62\x61tch_index\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x19\n\x11lost_in_container\x18\x03 \x01(\x08\"\xf9\x01\n\x06Health\x12,\n\x05phase\x18\x01 \x01(\x0e\x32\x1d.cortex.batch.v1.Health.Phase\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rfailed_starts\x18\x03 \x01(\x05\x12\x15\n\rout_of_memory\x18\x04 \x01(\x08\"\x82\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_CREATING\x10\x01\x12\x13\n\x0fPHASE_NOT_READY\x10\x02\x12\x0f\n\x0bPHASE_READY\x10\x03\x12\x11\n\rPHASE_BACKOFF\x10\x04\x12\x15\n\x11PHASE_TERMINATING\x10\x05\"\x0b\n\tHeartbeat\"6\n\x10\x43ompletionResult\x12\x13\n\x0bhttp_status\x18\x01 \x01(\x05\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\"\n\x0bJobComplete\x12\x13\n\x0btraceparent\x18\x01 \x01(\t\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"1\n\x08Shutdown\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x01\x32X\n\rWorkerService\x12G\n\x04Work\x12\x1c.cortex.batch.v1.WorkRequest\x1a\x1d.cortex.batch.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$cortex/batch/v1/worker_service.proto\x12\x0f\x63ortex.batch.v1\"\xf3\x02\n\x0bWorkRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x16.cortex.batch.v1.Hello\x12\'\n\x06\x63redit\x18\x02 \x01(\x0b\x32\x17.cortex.batch.v1.Credit\x12(\n\x07results\x18\x03 \x03(\x0b\x32\x17.cortex.batch.v1.Result\x12\x30\n\x08returned\x18\x04 \x03(\x0b\x32\x1e.cortex.batch.v1.ReturnedLease\x12\'\n\x06health\x18\x05 \x01(\x0b\x32\x17.cortex.batch.v1.Health\x12-\n\theartbeat\x18\x06 \x01(\x0b\x32\x1a.cortex.batch.v1.Heartbeat\x12\x35\n\ncompletion\x18\x07 \x01(\x0b\x32!.cortex.batch.v1.CompletionResult\x12)\n\x07goodbye\x18\x08 \x01(\x0b\x32\x18.cortex.batch.v1.Goodbye\"\xb1\x02\n\x0cWorkResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.cortex.batch.v1.Welcome\x12&\n\x06leases\x18\x02 \x03(\x0b\x32\x16.cortex.batch.v1.Lease\x12\x17\n\x0frecorded_epochs\x18\x03 \x03(\x04\x12\x16\n\x0erevoked_epochs\x18\x04 \x03(\x04\x12\x32\n\x0cjob_complete\x18\x05 \x01(\x0b\x32\x1c.cortex.batch.v1.JobComplete\x12-\n\theartbeat\x18\x06 \x01(\x0b\x32\x1a.cortex.batch.v1.Heartbeat\x12\r\n\x05token\x18\x07 \x01(\t\x12+\n\x08shutdown\x18\x08 \x01(\x0b\x32\x19.cortex.batch.v1.Shutdown\"t\n\x05Hello\x12\r\n\x05token\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12(\n\x04held\x18\x03 \x03(\x0b\x32\x1a.cortex.batch.v1.HeldLease\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x12\n\ncompleting\x18\x05 \x01(\x08\"@\n\tHeldLease\x12\x13\n\x0b\x62\x61tch_index\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"R\n\x07Welcome\x12\x19\n\x11heartbeat_seconds\x18\x01 \x01(\x01\x12\x16\n\x0e\x64ropped_epochs\x18\x02 \x03(\x04\x12\x14\n\x0ckeep_replies\x18\x03 \x01(\x08\"(\n\x06\x43redit\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x05\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"b\n\x05Lease\x12\x13\n\x0b\x62\x61tch_index\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\"\xfa\x01\n\x06Result\x12\x13\n\x0b\x62\x61tch_index\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x30\n\x07outcome\x18\x03 \x01(\x0e\x32\x1f.cortex.batch.v1.Result.Outcome\x12\x13\n\x0bhttp_status\x18\x04 \x01(\x05\x12\x18\n\x10\x64uration_seconds\x18\x05 \x01(\x01\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\r\n\x05reply\x18\x07 \x01(\x0c\"M\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n\x0eOUTCOME_FAILED\x10\x02\"N\n\rReturnedLease\x12\x13\n\x0b\x62\x61tch_index\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x19\n\x11lost_in_container\x18\x03 \x01(\x08\"\xf9\x01\n\x06Health\x12,\n\x05phase\x18\x01 \x01(\x0e\x32\x1d.cortex.batch.v1.Health.Phase\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rfailed_starts\x18\x03 \x01(\x05\x12\x15\n\rout_of_memory\x18\x04 \x01(\x08\"\x82\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_CREATING\x10\x01\x12\x13\n\x0fPHASE_NOT_READY\x10\x02\x12\x0f\n\x0bPHASE_READY\x10\x03\x12\x11\n\rPHASE_BACKOFF\x10\x04\x12\x15\n\x11PHASE_TERMINATING\x10\x05\"\x0b\n\tHeartbeat\"6\n\x10\x43ompletionResult\x12\x13\n\x0bhttp_status\x18\x01 \x01(\x05\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\"\n\x0bJobComplete\x12\x13\n\x0btraceparent\x18\x01 \x01(\t\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"1\n\x08Shutdown\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x01\x32X\n\rWorkerService\x12G\n\x04Work\x12\x1c.cortex.batch.v1.WorkRequest\x1a\x1d.cortex.batch.v1.WorkResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,31 +40,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELDLEASE']._serialized_start=857
   _globals['_HELDLEASE']._serialized_end=921
   _globals['_WELCOME']._serialized_start=923
-  _globals['_WELCOME']._serialized_end=983
-  _globals['_CREDIT']._serialized_start=985
-  _globals['_CREDIT']._serialized_end=1025
-  _globals['_LEASE']._serialized_start=1027
-  _globals['_LEASE']._serialized_end=1125
-  _globals['_RESULT']._serialized_start=1128
-  _globals['_RESULT']._serialized_end=1363
-  _globals['_RESULT_OUTCOME']._serialized_start=1286
-  _globals['_RESULT_OUTCOME']._serialized_end=1363
-  _globals['_RETURNEDLEASE']._serialized_start=1365
-  _globals['_RETURNEDLEASE']._serialized_end=1443
-  _globals['_HEALTH']._serialized_start=1446
-  _globals['_HEALTH']._serialized_end=1695
-  _globals['_HEALTH_PHASE']._serialized_start=1565
-  _globals['_HEALTH_PHASE']._serialized_end=1695
-  _globals['_HEARTBEAT']._serialized_start=1697
-  _globals['_HEARTBEAT']._serialized_end=1708
-  _globals['_COMPLETIONRESULT']._serialized_start=1710
-  _globals['_COMPLETIONRESULT']._serialized_end=1764
-  _globals['_JOBCOMPLETE']._serialized_start=1766
-  _globals['_JOBCOMPLETE']._serialized_end=1800
-  _globals['_GOODBYE']._serialized_start=1802
-  _globals['_GOODBYE']._serialized_end=1827
-  _globals['_SHUTDOWN']._serialized_start=1829
-  _globals['_SHUTDOWN']._serialized_end=1878
-  _globals['_WORKERSERVICE']._serialized_start=1880
-  _globals['_WORKERSERVICE']._serialized_end=1968
+  _globals['_WELCOME']._serialized_end=1005
+  _globals['_CREDIT']._serialized_start=1007
+  _globals['_CREDIT']._serialized_end=1047
+  _globals['_LEASE']._serialized_start=1049
+  _globals['_LEASE']._serialized_end=1147
+  _globals['_RESULT']._serialized_start=1150
+  _globals['_RESULT']._serialized_end=1400
+  _globals['_RESULT_OUTCOME']._serialized_start=1323
+  _globals['_RESULT_OUTCOME']._serialized_end=1400
+  _globals['_RETURNEDLEASE']._serialized_start=1402
+  _globals['_RETURNEDLEASE']._serialized_end=1480
+  _globals['_HEALTH']._serialized_start=1483
+  _globals['_HEALTH']._serialized_end=1732
+  _globals['_HEALTH_PHASE']._serialized_start=1602
+  _globals['_HEALTH_PHASE']._serialized_end=1732
+  _globals['_HEARTBEAT']._serialized_start=1734
+  _globals['_HEARTBEAT']._serialized_end=1745
+  _globals['_COMPLETIONRESULT']._serialized_start=1747
+  _globals['_COMPLETIONRESULT']._serialized_end=1801
+  _globals['_JOBCOMPLETE']._serialized_start=1803
+  _globals['_JOBCOMPLETE']._serialized_end=1837
+  _globals['_GOODBYE']._serialized_start=1839
+  _globals['_GOODBYE']._serialized_end=1864
+  _globals['_SHUTDOWN']._serialized_start=1866
+  _globals['_SHUTDOWN']._serialized_end=1915
+  _globals['_WORKERSERVICE']._serialized_start=1917
+  _globals['_WORKERSERVICE']._serialized_end=2005
 # @@protoc_insertion_point(module_scope)

@@ -227,8 +227,11 @@ class Welcome(_message.Message):
 
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
     DROPPED_EPOCHS_FIELD_NUMBER: _builtins.int
+    KEEP_REPLIES_FIELD_NUMBER: _builtins.int
     heartbeat_seconds: _builtins.float
     """Seconds between heartbeats."""
+    keep_replies: _builtins.bool
+    """Send what the container answered with each result."""
     @_builtins.property
     def dropped_epochs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Held leases that are not honoured: drop them and what comes of them."""
@@ -238,10 +241,11 @@ class Welcome(_message.Message):
         *,
         heartbeat_seconds: _builtins.float = ...,
         dropped_epochs: _abc.Iterable[_builtins.int] | None = ...,
+        keep_replies: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_epochs", b"dropped_epochs", "heartbeat_seconds", b"heartbeat_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_epochs", b"dropped_epochs", "heartbeat_seconds", b"heartbeat_seconds", "keep_replies", b"keep_replies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,6 +350,7 @@ class Result(_message.Message):
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
     batch_index: _builtins.int
     """Which batch, from 0."""
     epoch: _builtins.int
@@ -358,6 +363,8 @@ class Result(_message.Message):
     """Seconds from sending to the whole answer."""
     error: _builtins.str
     """What went wrong, for people; empty after success."""
+    reply: _builtins.bytes
+    """What the container answered to a successful attempt, where replies are kept."""
     def __init__(
         self,
         *,
@@ -367,10 +374,11 @@ class Result(_message.Message):
         http_status: _builtins.int = ...,
         duration_seconds: _builtins.float = ...,
         error: _builtins.str = ...,
+        reply: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_index", b"batch_index", "duration_seconds", b"duration_seconds", "epoch", b"epoch", "error", b"error", "http_status", b"http_status", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_index", b"batch_index", "duration_seconds", b"duration_seconds", "epoch", b"epoch", "error", b"error", "http_status", b"http_status", "outcome", b"outcome", "reply", b"reply"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
