@@ -235,3 +235,15 @@ class WorkerRecord:
     """The process's start time as the machine tells it, so that a reused pid is not mistaken for it."""
     detail: str = ""
     """What the driver needs to find the worker again; opaque to everyone else."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A file or an object as it was when it was listed."""
+
+    uri: str
+    """`s3://bucket/key` or `file:///path`: plain text, nothing in it is escaped or decoded."""
+    size: int
+    """Bytes."""
+    tag: str
+    """Differs whenever the content does, as far as the store can tell: S3's etag; a file's size, mtime and inode."""
