@@ -245,7 +245,7 @@ async def test_a_full_disk_delays_workers_and_ends_no_job(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew, "STORAGE_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("services.scheduler.usecases.job_run.PERSIST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("services.scheduler.usecases.job_run.RETRY_SECONDS", 0.01)
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()
         refused = dict.fromkeys(("put_worker", "write_job_spec"), 0)
@@ -269,6 +269,40 @@ async def test_a_full_disk_delays_workers_and_ends_no_job(
         await worker.work_off()
         await worker.answer_completion()
         assert (await kit.until(job_id, ended)).status == Job.STATUS_SUCCEEDED
+
+
+@pytest.mark.parametrize("read", ["segments", "read_input", "next_piece", "outcomes"])
+async def test_a_ledger_that_cannot_be_read_for_a_while_is_told_and_ends_no_job(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    monkeypatch.setattr("services.scheduler.usecases.patience.RETRY_SECONDS", 0.01)
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        works, broken = getattr(kit.ledger, read), True
+
+        async def fail(*arguments: Any, **options: Any) -> Any:
+            if broken:
+                raise CortexError("ledger.failed", "disk I/O error", Category.INTERNAL)
+            return await works(*arguments, **options)
+
+        monkeypatch.setattr(kit.ledger, read, fail)
+        items = 20_000 if read == "next_piece" else 2  # more than is split with the submission
+        job_id = await kit.submit(json.dumps(list(range(items))))
+        worker = await kit.worker()
+        await worker.open(credit=256)
+        if read == "outcomes":
+            await worker.send(*(worker.result(lease, ok=False) for lease in await worker.lease(2)))
+            await worker.answer_completion()
+            job = await kit.until(job_id, ended)
+            assert (job.status, job.reason) == (Job.STATUS_COMPLETED_WITH_FAILURES, "2 batches failed")
+            return
+        await kit.until(job_id, lambda job: job.reason == "disk I/O error")
+        broken = False
+        await kit.until(job_id, lambda job: job.reason == "")
+        await worker.work_off()
+        await worker.answer_completion()
+        job = await kit.until(job_id, ended)
+        assert (job.status, job.batch_counts.succeeded) == (Job.STATUS_SUCCEEDED, items)
 
 
 async def test_counts_do_not_change_any_more_once_a_job_is_over(

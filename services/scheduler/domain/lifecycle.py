@@ -184,7 +184,8 @@ def _over(life: Life, status: JobStatus, reason: str, now_ns: int) -> tuple[Life
 
 
 def _what_failed(failed: int, example: str, completion: Completion) -> str:
-    parts = [f"{failed} batch{'es' if failed != 1 else ''} failed, such as {example}"] if failed else []
+    such_as = f", such as {example}" if example else ""
+    parts = [f"{failed} batch{'es' if failed != 1 else ''} failed{such_as}"] if failed else []
     if completion.error:
         parts.append(f"/on-job-complete: {completion.error}")
     return "; ".join(parts)

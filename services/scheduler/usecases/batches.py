@@ -63,6 +63,7 @@ class Batches:
         on_ready: Callable[[], None],
         on_recorded: Callable[[], None],
         on_delivered: Callable[[Worker], None],
+        on_trouble: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._trace = trace
@@ -73,8 +74,8 @@ class Batches:
         self._on_delivered = on_delivered
         self._frozen = False
         self._book = LeaseBook(ledger.generation)
-        self._feed = Feed(ledger, job.spec.job_id, self._book, on_ready)
-        self._recorder = Recorder(ledger, job.spec.job_id, self._book, job.tally, self._recorded)
+        self._feed = Feed(ledger, job.spec.job_id, self._book, on_ready, on_trouble)
+        self._recorder = Recorder(ledger, job.spec.job_id, self._book, job.tally, self._recorded, on_trouble)
         self._dispatcher = Dispatcher(self._book, self._feed, trace, max_concurrency)
 
     # What there is
@@ -100,8 +101,8 @@ class Batches:
 
     @property
     def trouble(self) -> str:
-        """Why outcomes cannot be written just now, for people; empty when all is well."""
-        return self._recorder.trouble
+        """Why batches go neither out nor in just now, for people; empty when all is well."""
+        return self._recorder.trouble or self._feed.trouble
 
     def restore(self, found: OpenBatches) -> None:
         """Begin where an earlier scheduler left off."""

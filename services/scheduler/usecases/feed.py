@@ -1,7 +1,8 @@
 """Keeps batches ready to be leased, so that dispatching never waits for the disk.
 
 Fresh batches are read ahead in order, in ranges of the item stream. Batches that were given back are fetched one by
-one: they are few. Both wait in memory up to a bound; `on_ready` says that there is more.
+one: they are few. Both wait in memory up to a bound; `on_ready` says that there is more. A read that fails is tried
+again until it succeeds.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from services.scheduler.domain.leases import LeaseBook
 from services.scheduler.domain.model import Segment
 from services.scheduler.domain.partition import payload
+from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Ledger
 
 READY_BATCHES = 2048
@@ -24,11 +26,19 @@ RETURNED_AT_ONCE = 64
 class Feed:
     """The payloads of one job's next batches."""
 
-    def __init__(self, ledger: Ledger, job_id: str, book: LeaseBook, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        job_id: str,
+        book: LeaseBook,
+        on_ready: Callable[[], None],
+        on_trouble: Callable[[], None],
+    ) -> None:
         self._ledger = ledger
         self._job_id = job_id
         self._book = book
         self._on_ready = on_ready
+        self._patience = Patience(job_id, "batches cannot be read", on_trouble)
         self._fresh: deque[tuple[int, bytes]] = deque()
         self._fresh_bytes = 0
         self._returned: deque[tuple[int, bytes]] = deque()
@@ -36,6 +46,11 @@ class Feed:
         self._next = 0  # the fresh batch to read next
         self.known = 0
         """Batches that are on disk so far."""
+
+    @property
+    def trouble(self) -> str:
+        """Why batches cannot be read just now, for people; empty when all is well."""
+        return self._patience.trouble
 
     def extend(self, known: int) -> None:
         """More batches are on disk."""
@@ -80,20 +95,26 @@ class Feed:
 
     async def _fetch_returned(self) -> None:
         while len(self._returned) < RETURNED_AT_ONCE and (index := self._book.claim_returned()) is not None:
-            segment = (await self._ledger.segments(self._job_id, index, 1))[0]
+            segment = (await self._segments(index, 1))[0]
             position = index - segment.first_index
             start = segment.start + sum(segment.lengths[:position])
-            data = await self._ledger.read_input(self._job_id, start, start + segment.lengths[position])
+            data = await self._input(start, start + segment.lengths[position])
             self._returned.append((index, payload(data)))
             self._on_ready()
 
     async def _read_ahead(self) -> None:
         self._next = max(self._next, self._book.cursor)
         while self._next < self.known and self._has_room():
-            for segment in await self._ledger.segments(self._job_id, self._next, SEGMENTS_AT_ONCE):
+            for segment in await self._segments(self._next, SEGMENTS_AT_ONCE):
                 await self._read_segment(segment)
                 if not self._has_room():
                     break
+
+    async def _segments(self, first_index: int, limit: int) -> list[Segment]:
+        return await self._patience(lambda: self._ledger.segments(self._job_id, first_index, limit))
+
+    async def _input(self, start: int, end: int) -> bytes:
+        return await self._patience(lambda: self._ledger.read_input(self._job_id, start, end))
 
     def _has_room(self) -> bool:
         return len(self._fresh) < READY_BATCHES and self._fresh_bytes < READY_BYTES
@@ -108,7 +129,7 @@ class Feed:
             while last < len(lengths) and (size == 0 or size + lengths[last] <= RANGE_BYTES):
                 size += lengths[last]
                 last += 1
-            data = memoryview(await self._ledger.read_input(self._job_id, start, start + size))
+            data = memoryview(await self._input(start, start + size))
             offset = 0
             for length in lengths[position:last]:
                 body = payload(data[offset : offset + length])

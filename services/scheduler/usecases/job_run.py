@@ -24,12 +24,12 @@ from services.scheduler.domain.model import (
 from services.scheduler.domain.partition import Partitioner
 from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLease
 from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
+from services.scheduler.usecases.patience import RETRY_SECONDS, Patience
 from services.scheduler.usecases.ports import Clock, JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
 from services.scheduler.usecases.reread import failed_batches
 
 log = logging.getLogger(__name__)
 
-PERSIST_RETRY_SECONDS = 1.0
 STOP_GRACE_SECONDS = 5.0
 """For the containers of a job that is over: from being told to end until they are killed."""
 
@@ -65,6 +65,7 @@ class JobRun:
         self._recovering: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._trace = around.trace(job)
+        self._patience = Patience(self.id, "its input cannot be read", self._changed)
         self._crew = Crew(
             around.ledger,
             around.driver,
@@ -89,6 +90,7 @@ class JobRun:
             on_ready=self._give,
             on_recorded=self._on_recorded,
             on_delivered=self._crew.delivered,
+            on_trouble=self._changed,
         )
         """What workers report goes there."""
         self.at_work = asyncio.Event()
@@ -128,7 +130,7 @@ class JobRun:
     @property
     def trouble(self) -> str:
         """What holds the job up just now, for people; empty when all is well."""
-        return self.batches.trouble or self._crew.trouble
+        return self.batches.trouble or self._patience.trouble or self._crew.trouble
 
     def worker_counts(self) -> dict[str, int]:
         """Workers by state."""
@@ -241,7 +243,7 @@ class JobRun:
         partitioner = Partitioner(spec.batch_size, cursor)
         offset = cursor.offset
         while not partitioner.cursor.done:
-            piece = await self._around.ledger.next_piece(self.id, offset)
+            piece = await self._patience(partial(self._around.ledger.next_piece, self.id, offset))
             offset += len(piece)
             segments = partitioner.feed(piece) if piece else partitioner.finish()
             if segments or not piece:
@@ -254,7 +256,7 @@ class JobRun:
         """The same for a retry, whose input is the failed batches of another job."""
         cursor = self._job.cursor
         while not cursor.done:
-            chunk = await failed_batches(self._around.ledger, self._job.spec.retry_of, cursor)
+            chunk = await self._patience(partial(failed_batches, self._around.ledger, self._job.spec.retry_of, cursor))
             cursor = chunk.cursor
             await self._until_done(
                 partial(self._around.ledger.add_segments, self.id, chunk.segments, cursor, chunk.pieces)
@@ -323,7 +325,7 @@ class JobRun:
                 return
             except CortexError as error:
                 log.error("job %s: cannot be written, trying again: %s", self.id, error.message)
-                await asyncio.sleep(PERSIST_RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _changed(self) -> None:
         for watcher in self._watchers:
@@ -420,11 +422,19 @@ class JobRun:
         self._spawn(self._completed(worker.id, completion), "completion")
 
     async def _completed(self, worker_id: str, completion: Completion) -> None:
-        failed, example = self.batches.tally.batches_failed, ""
-        if failed and (failures := await self._around.ledger.outcomes(self.id, succeeded=False, limit=1)):
-            example = f"batch {failures[0].index}: {failures[0].error}"
+        failed = self.batches.tally.batches_failed
+        example = await self._failure() if failed else ""
         now_ns = self._around.clock.now_ns()
         self._post(lifecycle.CompletionAnswered(worker_id, completion, failed, example, now_ns))
+
+    async def _failure(self) -> str:
+        """One of the failed batches, for people; empty when it cannot be read: the job's end does not wait for that."""
+        try:
+            [outcome] = await self._around.ledger.outcomes(self.id, succeeded=False, limit=1)
+        except CortexError as error:
+            log.error("job %s: its failed batches cannot be read: %s", self.id, error.message)
+            return ""
+        return f"batch {outcome.index}: {outcome.error}"
 
     def _on_worker_lost(self, worker: Worker) -> None:
         self.batches.lost(worker)

@@ -6,19 +6,15 @@ results meanwhile.
 """
 
 import asyncio
-import logging
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from services.common.errors import CortexError
 from services.scheduler.domain.leases import LeaseBook
 from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, History, Outcome, Tally
+from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Ledger
 
-log = logging.getLogger(__name__)
-
-RETRY_SECONDS = 1.0
 MAX_BACKLOG = 8192
 """While more outcomes than this wait to be written, no batches are leased."""
 
@@ -41,6 +37,7 @@ class Recorder:
         book: LeaseBook,
         tally: Tally,
         on_recorded: Callable[[list[Outcome], list[Acknowledgement]], None],
+        on_trouble: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._job_id = job_id
@@ -55,8 +52,12 @@ class Recorder:
         self._idle.set()
         self.tally = tally
         """Counts of what is on disk."""
-        self.trouble = ""
+        self._patience = Patience(job_id, "outcomes cannot be written", on_trouble)
+
+    @property
+    def trouble(self) -> str:
         """Why nothing can be written just now; empty when all is well."""
+        return self._patience.trouble
 
     @property
     def backlog(self) -> int:
@@ -106,18 +107,8 @@ class Recorder:
                 self._idle.set()
 
     async def _write(self) -> None:
-        outcomes, histories, acknowledgements, tally = self._take()
-        while True:
-            try:
-                await self._commit(outcomes, histories, acknowledgements, tally)
-            except CortexError as error:
-                if not self.trouble:
-                    log.error("job %s: outcomes cannot be written, trying again: %s", self._job_id, error.message)
-                self.trouble = error.message
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                self.trouble = ""
-                return
+        taken = self._take()
+        await self._patience(lambda: self._commit(*taken))
 
     def _take(self) -> tuple[list[Outcome], dict[int, History], list[Acknowledgement], Tally]:
         taken = (self._outcomes, self._histories, self._acknowledgements, self._next.tally())

@@ -1,0 +1,44 @@
+"""Repeats what the ledger cannot do just now: a job waits for its disk rather than end for it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from services.common.errors import CortexError
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+class Patience:
+    """One part of a job and its dealings with the ledger, one after the other. `on_trouble`: it began, or is over."""
+
+    def __init__(self, job_id: str, what: str, on_trouble: Callable[[], None]) -> None:
+        self._job_id = job_id
+        self._what = what
+        self._on_trouble = on_trouble
+        self.trouble = ""
+        """Why the job is held up just now, for people; empty when all is well."""
+
+    async def __call__(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Repeat this until it succeeds, or this task is cancelled."""
+        while True:
+            try:
+                result = await work()
+            except CortexError as error:
+                if not self.trouble:
+                    log.error("job %s: %s, trying again: %s", self._job_id, self._what, error.message)
+                self._tell(error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._tell("")
+                return result
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._on_trouble()
