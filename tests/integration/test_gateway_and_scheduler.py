@@ -74,6 +74,27 @@ async def test_a_batch_size_that_is_missing_is_not_one_of_0(both: Both, source: 
         assert from_rpc_error(error.value).kind == kind
 
 
+ARN = "arn:aws:sqs:us-west-2:123456789012:q"
+
+
+@pytest.mark.parametrize(
+    ("queue", "kind", "field"),
+    [
+        ({"max_receive_count": 1}, DEFINED, "arn"),
+        ({"arn": None, "max_receive_count": 1}, DEFINED, "arn"),
+        ({"arn": "", "max_receive_count": 1}, "configreader.cannot_be_empty", "arn"),
+        ({"arn": ARN}, DEFINED, "max_receive_count"),
+        ({"arn": ARN, "max_receive_count": 0}, LEAST, "max_receive_count"),
+    ],
+)
+async def test_what_a_queue_is_missing_is_not_empty_or_0(
+    both: Both, queue: dict[str, Any], kind: str, field: str
+) -> None:
+    refused = await both.submit(sqs_dead_letter_queue=queue)
+    assert (refused.status, refused.json()["kind"]) == (400, kind)
+    assert refused.json()["message"].startswith(f"sqs_dead_letter_queue.{field}: ")
+
+
 async def pages(kit: Kit, **fields: Any) -> list[list[str]]:
     """The ids on each page, as a client with gRPC's own limits reads them."""
     found, request = [], pb.ListJobsRequest(api_name="hello", **fields)

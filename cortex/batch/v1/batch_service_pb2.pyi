@@ -440,6 +440,9 @@ class SubmitJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    MORE_FILES_FIELD_NUMBER: _builtins.int
+    more_files: _builtins.int
+    """Files that it selected beyond these."""
     @_builtins.property
     def job(self) -> _resources_pb2.Job:
         """The job; absent after a dry run."""
@@ -450,7 +453,7 @@ class SubmitJobResponse(_message.Message):
 
     @_builtins.property
     def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Files that a dry run selected."""
+        """Files that a dry run selected, so many of them as make a message of at most 2 MiB."""
 
     def __init__(
         self,
@@ -458,10 +461,11 @@ class SubmitJobResponse(_message.Message):
         job: _resources_pb2.Job | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         files: _abc.Iterable[_builtins.str] | None = ...,
+        more_files: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "job", b"job", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "job", b"job", "more_files", b"more_files", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,10 +481,13 @@ class SubmitJobStreamRequest(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     ITEMS_JSON_FIELD_NUMBER: _builtins.int
     NDJSON_FIELD_NUMBER: _builtins.int
+    FIRST_LINE_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
     """In the first message: items in a batch, at least 1."""
     ndjson: _builtins.bytes
     """The same as lines of text, a value on each, cut anywhere."""
+    first_line: _builtins.int
+    """In the first message: the number of the first line of `ndjson`, for error messages; 1 when not given."""
     @_builtins.property
     def job(self) -> Global___SubmitJobRequest:
         """In the first message, and only there: the job, without an input."""
@@ -496,10 +503,11 @@ class SubmitJobStreamRequest(_message.Message):
         batch_size: _builtins.int | None = ...,
         items_json: _abc.Iterable[_builtins.str] | None = ...,
         ndjson: _builtins.bytes = ...,
+        first_line: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size", "items_json", b"items_json", "job", b"job", "ndjson", b"ndjson"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "batch_size", b"batch_size", "first_line", b"first_line", "items_json", b"items_json", "job", b"job", "ndjson", b"ndjson"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015

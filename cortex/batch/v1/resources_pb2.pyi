@@ -103,14 +103,21 @@ class DeadLetterQueue(_message.Message):
     def __init__(
         self,
         *,
-        arn: _builtins.str = ...,
-        max_receive_count: _builtins.int = ...,
+        arn: _builtins.str | None = ...,
+        max_receive_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_arn", b"_arn", "_max_receive_count", b"_max_receive_count", "arn", b"arn", "max_receive_count", b"max_receive_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arn", b"arn", "max_receive_count", b"max_receive_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_arn", b"_arn", "_max_receive_count", b"_max_receive_count", "arn", b"arn", "max_receive_count", b"max_receive_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__arn: _TypeAlias = _typing.Literal["arn"]  # noqa: Y015
+    _WhichOneofArgType__arn: _TypeAlias = _typing.Literal["_arn", b"_arn"]  # noqa: Y015
+    _WhichOneofReturnType__max_receive_count: _TypeAlias = _typing.Literal["max_receive_count"]  # noqa: Y015
+    _WhichOneofArgType__max_receive_count: _TypeAlias = _typing.Literal["_max_receive_count", b"_max_receive_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__arn) -> _WhichOneofReturnType__arn | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_receive_count) -> _WhichOneofReturnType__max_receive_count | None: ...
 
 Global___DeadLetterQueue: _TypeAlias = DeadLetterQueue  # noqa: Y015
 

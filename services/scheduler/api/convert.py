@@ -67,13 +67,12 @@ def api(version: ApiVersion) -> resources_pb2.BatchApi:
 
 def submission(request: batch_service_pb2.SubmitJobRequest) -> Submission:
     """What a client asks for."""
-    queue = request.sqs_dead_letter_queue
     return Submission(
         workers=request.workers if request.HasField("workers") else None,
         timeout_seconds=request.timeout_seconds if request.HasField("timeout_seconds") else None,
         batch_timeout_seconds=request.batch_timeout_seconds if request.HasField("batch_timeout_seconds") else None,
         dead_letter_queue=(
-            DeadLetterQueue(queue.arn, queue.max_receive_count) if request.HasField("sqs_dead_letter_queue") else None
+            _dead_letter_queue(request.sqs_dead_letter_queue) if request.HasField("sqs_dead_letter_queue") else None
         ),
         config_json=request.config_json,
         item_list=(
@@ -93,6 +92,16 @@ def request_key(request: batch_service_pb2.SubmitJobRequest) -> RequestKey | Non
     if len(request.request_id) > MAX_REQUEST_ID:
         raise CortexError("job.invalid_request_id", f"request_id: it may have {MAX_REQUEST_ID} characters at most")
     return RequestKey(request.request_id, hashlib.sha256(request.SerializeToString(deterministic=True)).digest())
+
+
+def _dead_letter_queue(queue: resources_pb2.DeadLetterQueue) -> DeadLetterQueue:
+    if not queue.HasField("arn"):
+        text = "this key is missing; give the ARN of an SQS queue"
+        raise CortexError("configreader.must_be_defined", f"sqs_dead_letter_queue.arn: {text}")
+    if not queue.HasField("max_receive_count"):
+        text = "this key is missing; give a whole number >= 1"
+        raise CortexError("configreader.must_be_defined", f"sqs_dead_letter_queue.max_receive_count: {text}")
+    return DeadLetterQueue(queue.arn, queue.max_receive_count)
 
 
 def _files(selection: batch_service_pb2.FileSelection) -> FileSelection:
