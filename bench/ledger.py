@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import Cursor, JobSpec, JobState, JobStatus, Outcome, Segment, Tally
+from services.scheduler.domain.model import BatchState, Cursor, JobSpec, JobState, JobStatus, Outcome, Segment, Tally
 
 BATCH_BYTES = 1024
 SEGMENT_BATCHES = 256
@@ -65,7 +65,9 @@ async def lead(ledger: SqliteLedger, job_id: str, batches: int, size: int, first
         if first % SEGMENT_BATCHES < size:
             (segment,) = await ledger.segments(job_id, first, 1)
             await ledger.read_input(job_id, segment.start, segment.start + sum(segment.lengths))
-        outcomes = [Outcome(index, True, 1, 200, "", 1) for index in range(first, min(first + size, batches))]
+        outcomes = [
+            Outcome(index, BatchState.SUCCEEDED, 1, 200, "", 1) for index in range(first, min(first + size, batches))
+        ]
         await ledger.record(job_id, outcomes, {}, Tally(first, 0, first), first)
 
 

@@ -11,7 +11,7 @@ from array import array
 from pathlib import Path
 
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import Cursor, JobSpec, JobState, JobStatus, Outcome, Segment, Tally
+from services.scheduler.domain.model import BatchState, Cursor, JobSpec, JobState, JobStatus, Outcome, Segment, Tally
 
 PIECE = b"1," * 20_000
 PIECES = 3
@@ -37,7 +37,9 @@ async def write(ledger: SqliteLedger, numbers: "itertools.count[int]") -> None:
         )
         acknowledge(f"job {job_id}")
         for first in range(0, 20 * RECORDED_TOGETHER, RECORDED_TOGETHER):
-            outcomes = [Outcome(index, True, 1, 200, "", 1) for index in range(first, first + RECORDED_TOGETHER)]
+            outcomes = [
+                Outcome(index, BatchState.SUCCEEDED, 1, 200, "", 1) for index in range(first, first + RECORDED_TOGETHER)
+            ]
             await ledger.record(job_id, outcomes, {}, Tally(first + RECORDED_TOGETHER), first)
             for outcome in outcomes:
                 acknowledge(f"batch {job_id} {outcome.index}")

@@ -15,9 +15,11 @@ from services.common.errors import Category, CortexError
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.model import (
     ApiVersion,
+    BatchState,
     Completion,
     Cursor,
     DeadLetterQueue,
+    Halves,
     History,
     JobRecord,
     JobSpec,
@@ -50,7 +52,7 @@ class SqliteStore:
         """Behind the port's back: what is stored of a job's outcomes."""
         with closing(sqlite3.connect(self._path)) as connection:
             return connection.execute(
-                "SELECT batch, succeeded, attempts, http_status, error, outcomes.ended_ns FROM outcomes"
+                "SELECT batch, state, attempts, http_status, error, outcomes.ended_ns FROM outcomes"
                 " JOIN jobs ON key = job WHERE job_id = ? ORDER BY batch",
                 (job_id,),
             ).fetchall()
@@ -78,7 +80,14 @@ def spec(job_id: str = "6000000000000000", api_name: str = "digits", **changes: 
 
 
 def outcome(index: int, *, succeeded: bool = True, error: str = "") -> Outcome:
-    return Outcome(index, succeeded, 1, 200 if succeeded else 500, error, 1_790_000_000_000_000_001)
+    return Outcome(
+        index,
+        BatchState.SUCCEEDED if succeeded else BatchState.FAILED,
+        1,
+        200 if succeeded else 500,
+        error,
+        1_790_000_000_000_000_001,
+    )
 
 
 RUNNING = JobState(JobStatus.RUNNING)
@@ -181,7 +190,7 @@ async def test_a_job_comes_back_as_it_was_given(store: SqliteStore) -> None:
         batch_timeout_seconds=5,
         dead_letter_queue=DeadLetterQueue("arn:aws:sqs:us-west-2:123456789012:q", 3),
     )
-    state = JobState(JobStatus.TIMED_OUT, "too “late”", 7, Completion(0, "no answer"), 1_790_000_000_000_000_009)
+    state = JobState(JobStatus.TIMED_OUT, "too “late”", Completion(0, "no answer"), 1_790_000_000_000_000_009)
     plain = spec("6000000000000001")
     async with store.opened() as ledger:
         await ledger.add_job(full, state, [], [], Cursor(0, 0, done=True))
@@ -224,7 +233,7 @@ async def test_a_job_is_added_once(ledger: Ledger) -> None:
 
 async def test_the_state_is_the_last_one_set(ledger: Ledger) -> None:
     await add(ledger, spec(), JobState(JobStatus.ENQUEUING))
-    final = JobState(JobStatus.SUCCEEDED, "", 1, Completion(200, ""), 5)
+    final = JobState(JobStatus.SUCCEEDED, "", Completion(200, ""), 5)
     await ledger.set_state(spec().job_id, RUNNING)
     await ledger.set_state(spec().job_id, final)
     job = await ledger.job(spec().job_id)
@@ -310,10 +319,10 @@ async def test_segments_are_found_by_any_batch_in_them(ledger: Ledger) -> None:
 
 
 async def test_outcomes_histories_and_counts_are_recorded_together(store: SqliteStore) -> None:
-    tally = Tally(1, 1, 1, 2, 0.25, tuple(range(17)))
+    tally = Tally(1, 1, 3, 1, 2, 0.25, tuple(range(17)))
     async with store.opened() as ledger:
         await add(ledger, spec())
-        failed = Outcome(2, False, 3, 503, "HTTP 503: “näh”", 9)
+        failed = Outcome(2, BatchState.FAILED, 3, 503, "HTTP 503: “näh”", 9)
         await ledger.record(spec().job_id, [outcome(0), failed], {1: History(1, 2)}, tally, 1)
     async with store.opened() as ledger:
         job = await ledger.job(spec().job_id)
@@ -325,6 +334,30 @@ async def test_outcomes_histories_and_counts_are_recorded_together(store: Sqlite
         (0, 1, 1, 200, "", 1_790_000_000_000_000_001),
         (2, 0, 3, 503, "HTTP 503: “näh”", 9),
     ]
+
+
+async def test_halves_of_a_batch_get_the_next_indexes_with_its_outcome(ledger: Ledger) -> None:
+    await ledger.add_job(spec(), RUNNING, [], [], Cursor())
+    segment = Segment(0, 0, array("I", [8, 6]))
+    assert await ledger.add_segments(spec().job_id, [segment], Cursor(2, 14), [b"1,2,3,4,", b"5,6,7,"]) == 2
+    split = Outcome(0, BatchState.SPLIT, 1, 500, "no", 9)
+    halves = [Halves(0, 0, (4, 4))]
+    assert await ledger.record(spec().job_id, [split], {}, Tally(batches_split=1), 1, halves) == 4
+    # Batches that are cut afterwards go on behind them, whatever index the cutter had in mind.
+    later = [Segment(2, 14, array("I", [4, 4]))]
+    assert (
+        await ledger.add_segments(spec().job_id, later, Cursor(4, 22, done=True, position="x"), [b"10,", b"11,"]) == 6
+    )
+    found = await ledger.segments(spec().job_id, 0, 10)
+    assert [(s.first_index, s.start, list(s.lengths)) for s in found] == [
+        (0, 0, [8, 6]),
+        (2, 0, [4, 4]),
+        (4, 14, [4, 4]),
+    ]
+    job = await ledger.job(spec().job_id)
+    assert job is not None
+    assert job.cursor == Cursor(6, 22, done=True, position="x")
+    assert job.total_batches == 5
 
 
 async def test_what_was_recorded_first_stands(ledger: Ledger, store: SqliteStore) -> None:
@@ -384,11 +417,11 @@ async def test_outcomes_are_found_by_range_and_by_how_they_ended(ledger: Ledger)
 
     assert await found() == sorted(ends)
     assert await found(5, 10) == [5, 6, 8, 9]
-    assert await found(succeeded=False) == list(range(0, 30, 3))
-    assert await found(succeeded=False, limit=1) == [0]
-    assert await found(succeeded=False, skip=8) == [24, 27]
-    assert await found(4, succeeded=False, skip=1, limit=2) == [9, 12]
-    assert await found(25, succeeded=True) == [25, 26, 28, 29]
+    assert await found(state=BatchState.FAILED) == list(range(0, 30, 3))
+    assert await found(state=BatchState.FAILED, limit=1) == [0]
+    assert await found(state=BatchState.FAILED, skip=8) == [24, 27]
+    assert await found(4, state=BatchState.FAILED, skip=1, limit=2) == [9, 12]
+    assert await found(25, state=BatchState.SUCCEEDED) == [25, 26, 28, 29]
     assert await found(30) == []
 
 
@@ -465,7 +498,7 @@ async def test_a_cancelled_caller_disturbs_nobody(ledger: Ledger) -> None:
     await asyncio.sleep(0)  # every write has been asked for
     writes[4].cancel()
     results = await asyncio.gather(*writes, return_exceptions=True)
-    assert [result for result in results if result is not None] == [results[4]]
+    assert [result for result in results if isinstance(result, BaseException)] == [results[4]]
     assert (await ledger.open_batches(spec().job_id, 0)).next_index == 10
 
 

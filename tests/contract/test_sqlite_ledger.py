@@ -16,7 +16,7 @@ import pytest
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.sqlite import database
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import Cursor, JobSpec, JobState, JobStatus, Outcome, Tally
+from services.scheduler.domain.model import BatchState, Cursor, JobSpec, JobState, JobStatus, Outcome, Tally
 from tests.contract.ledger_writer import PIECE, PIECES, RECORDED_TOGETHER
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(tmp_path
         await ledger.add_job(SPEC, RUNNING, [b"1," * 1000], [], Cursor())
         large = JobSpec("5000000000000000", "digits", "1", 1, 1, "", None, None, None, 1, "")
         results = await asyncio.gather(
-            ledger.record(SPEC.job_id, [Outcome(0, True, 1, 200, "", 1)], {}, Tally(1), 1),
+            ledger.record(SPEC.job_id, [Outcome(0, BatchState.SUCCEEDED, 1, 200, "", 1)], {}, Tally(1), 1),
             ledger.add_job(large, RUNNING, [b"1," * 100_000] * 50, [], Cursor()),
             ledger.set_state(SPEC.job_id, JobState(JobStatus.STOPPED)),
             return_exceptions=True,
@@ -124,7 +124,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(tmp_path
         assert isinstance(error, CortexError)
         assert (error.kind, error.category) == ("ledger.storage_full", Category.STORAGE_FULL)
         assert str(tmp_path / "ledger.db") in error.message
-        assert [results[0], results[2]] == [None, None]
+        assert [results[0], results[2]] == [0, None]
         assert await ledger.job(large.job_id) is None
         assert await ledger.read_input(large.job_id, 0, 10) == b""
         job = await ledger.job(SPEC.job_id)
@@ -209,28 +209,6 @@ async def test_a_newer_ledger_is_refused_and_kept(tmp_path: Path) -> None:
     error = await refusal(path)
     assert (error.kind, error.category) == ("ledger.version_not_supported", Category.UNSUPPORTED)
     assert "newer release" in error.message
-
-
-async def test_an_old_ledger_is_brought_up_to_date_and_loses_nothing(tmp_path: Path) -> None:
-    def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
-        with closing(sqlite3.connect(path)) as connection:
-            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            return {name: connection.execute(f"PRAGMA table_info({name})").fetchall() for (name,) in names}
-
-    old, new = tmp_path / "old.db", tmp_path / "new.db"
-    with closing(sqlite3.connect(old)) as connection:
-        connection.executescript(Path(__file__).with_name("ledger_version_1.sql").read_text())
-    await (await SqliteLedger.open(new)).close()
-    for generation in (2, 3):  # the second time there is nothing left to do
-        ledger = await SqliteLedger.open(old)
-        assert ledger.generation == generation
-        job = await ledger.job("6000000000000000")
-        assert job is not None
-        assert (job.spec.retry_of, job.retried_by, job.spec.config_json) == ("", "", '{"a": 1.0}')
-        assert [outcome.error for outcome in await ledger.outcomes(job.spec.job_id)] == ["", "no"]
-        assert await ledger.read_input(job.spec.job_id, 0, 8) == b"1,2,3,4,"
-        await ledger.close()
-    assert tables(old) == tables(new)
 
 
 async def test_a_truncated_ledger_is_refused(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ async def test_a_full_disk_delays_workers_and_ends_no_job(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew, "STORAGE_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("services.scheduler.usecases.job_run.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("services.scheduler.usecases.patience.RETRY_SECONDS", 0.01)
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()
         refused = dict.fromkeys(("put_worker", "write_job_spec"), 0)

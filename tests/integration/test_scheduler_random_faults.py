@@ -160,7 +160,7 @@ class Chaos:
 
 def outcomes(directory: Path) -> Iterator[tuple[int, int]]:
     with sqlite3.connect(directory / "ledger.db") as ledger:
-        yield from ledger.execute("SELECT batch, succeeded FROM outcomes ORDER BY batch")
+        yield from ledger.execute("SELECT batch, state FROM outcomes ORDER BY batch")
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -11,13 +11,13 @@ from services.scheduler.domain.lifecycle import AskCompletion, EndWorkers, Life,
 from services.scheduler.domain.model import Completion, JobState, JobStatus
 
 FINE = Completion(200, "")
-WORKING = Life(JobState(JobStatus.RUNNING, total_batches=3))
+WORKING = Life(JobState(JobStatus.RUNNING))
 
 
 def settled(
-    final: int, *, failed: int = 0, leases: int = 0, candidates: tuple[str, ...] = ("a", "b")
+    final: int, *, total: int | None = 3, leases: int = 0, candidates: tuple[str, ...] = ("a", "b")
 ) -> lifecycle.Event:
-    return lifecycle.Settled(final, failed, leases, candidates)
+    return lifecycle.Settled(final, total, leases, candidates)
 
 
 def test_the_first_worker_makes_it_running_and_later_ones_change_nothing() -> None:
@@ -36,16 +36,11 @@ def test_completion_is_asked_of_exactly_one_worker_when_every_batch_is_final() -
 
 @pytest.mark.parametrize(
     "event",
-    [settled(2), settled(3, leases=1)],
-    ids=["a batch is open", "a lease is out"],
+    [settled(2), settled(3, leases=1), settled(3, total=None)],
+    ids=["a batch is open", "a lease is out", "the input is being split"],
 )
 def test_completion_is_not_asked_while(event: lifecycle.Event) -> None:
     assert advance(WORKING, event) == (WORKING, [])
-
-
-def test_completion_is_not_asked_before_the_input_is_split() -> None:
-    life = Life(JobState(JobStatus.RUNNING))
-    assert advance(life, settled(3)) == (life, [])
 
 
 def test_with_no_worker_at_hand_completion_is_asked_once_there_is_one() -> None:
@@ -80,7 +75,7 @@ def test_after_a_restart_the_worker_that_was_asked_is_not_doubled() -> None:
     ],
 )
 def test_the_answer_ends_the_job(failed: int, completion: Completion, status: JobStatus, reason: str) -> None:
-    life, _ = advance(WORKING, settled(3, failed=failed))
+    life, _ = advance(WORKING, settled(3))
     over, effects = advance(life, lifecycle.CompletionAnswered("a", completion, failed, "batch 4: answered 500", 7))
     assert effects[0] == Persist()
     assert isinstance(effects[1], EndWorkers)
@@ -94,7 +89,7 @@ def test_an_answer_of_a_worker_that_was_not_asked_counts_for_nothing() -> None:
 
 EVENTS = st.one_of(
     st.just(lifecycle.WorkerCreated()),
-    st.just(lifecycle.InputSplit(3)),
+    st.just(lifecycle.InputSplit()),
     st.builds(lifecycle.InputFailed, st.just("bad value"), st.integers(1, 9)),
     st.builds(
         lifecycle.Settled,

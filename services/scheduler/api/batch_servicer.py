@@ -156,6 +156,24 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         workers = request.workers if request.HasField("workers") else None
         return pb.RetryJobResponse(job=convert.job(await self._retry(request.api_name, request.job_id, workers)))
 
+    async def SubmitJobStream(
+        self, request_iterator: AsyncIterator[pb.SubmitJobStreamRequest], context: Context
+    ) -> AsyncIterator[pb.SubmitJobStreamResponse]:
+        """Accept a job whose items come one after the other."""
+        raise CortexError("system.not_implemented", "SubmitJobStream is not served yet", Category.UNSUPPORTED)
+        yield  # type: ignore[unreachable]  # an empty stream of answers
+
+    async def UpdateJob(self, request: pb.UpdateJobRequest, context: Context) -> pb.UpdateJobResponse:
+        """Change a running job."""
+        raise CortexError("system.not_implemented", "UpdateJob is not served yet", Category.UNSUPPORTED)
+
+    async def TailResults(
+        self, request: pb.TailResultsRequest, context: Context
+    ) -> AsyncIterator[pb.TailResultsResponse]:
+        """Replies, or failed batches."""
+        raise CortexError("system.not_implemented", "TailResults is not served yet", Category.UNSUPPORTED)
+        yield  # type: ignore[unreachable]  # an empty stream of answers
+
     async def StopJob(self, request: pb.StopJobRequest, context: Context) -> pb.StopJobResponse:
         """Stop a running job."""
         await self._jobs.stop(request.api_name, request.job_id)

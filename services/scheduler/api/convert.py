@@ -46,6 +46,7 @@ BATCH_STATE = {
     BatchState.LEASED: resources_pb2.Batch.STATE_LEASED,
     BatchState.SUCCEEDED: resources_pb2.Batch.STATE_SUCCEEDED,
     BatchState.FAILED: resources_pb2.Batch.STATE_FAILED,
+    BatchState.SPLIT: resources_pb2.Batch.STATE_SPLIT,
 }
 
 
@@ -149,8 +150,8 @@ def job(view: JobView) -> resources_pb2.Job:
     message = _spec(spec)
     message.status = STATUS[state.status]
     message.reason = state.reason or view.trouble
-    if state.total_batches is not None:
-        message.total_batch_count = state.total_batches
+    if view.job.total_batches is not None:
+        message.total_batch_count = view.job.total_batches
     if state.ended_ns is not None:
         message.end_time.CopyFrom(timestamp(state.ended_ns))
     tally = view.job.tally

@@ -20,7 +20,7 @@ def job_document(job: JobRecord) -> str:
         batch_timeout_seconds=spec.batch_timeout_seconds,
         dead_letter_queue=(queue.arn, queue.max_receive_count) if queue is not None else None,
         created_ns=spec.created_ns,
-        total_batch_count=job.state.total_batches,
+        total_batch_count=job.total_batches,
         retry_of=spec.retry_of,
     )
     return msgspec.json.encode(document).decode()

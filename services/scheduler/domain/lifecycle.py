@@ -42,9 +42,7 @@ class WorkerCreated:
 
 @dataclass(frozen=True, slots=True)
 class InputSplit:
-    """The input is split to its end."""
-
-    total_batches: int
+    """The input is split to its end, and durably so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,8 @@ class Settled:
     """Outcomes became durable, or leases came back: how the job stands now."""
 
     final: int
-    failed: int
+    total: int | None
+    """Batches in the job; None while its input is still being split."""
     open_leases: int
     candidates: tuple[str, ...]
     """Workers that could POST /on-job-complete, the best first."""
@@ -145,8 +144,8 @@ def advance(life: Life, event: Event) -> tuple[Life, list[Effect]]:
             if life.state.status is JobStatus.RUNNING:
                 return life, []
             return replace(life, state=replace(life.state, status=JobStatus.RUNNING)), [Persist()]
-        case InputSplit(total):
-            return replace(life, state=replace(life.state, total_batches=total)), [Persist(), DescribeJob()]
+        case InputSplit():
+            return life, [DescribeJob()]
         case InputFailed(reason, now_ns):
             return _over(life, JobStatus.ENQUEUE_FAILED, reason, now_ns)
         case Settled():
@@ -169,8 +168,7 @@ def advance(life: Life, event: Event) -> tuple[Life, list[Effect]]:
 
 
 def _settle(life: Life, event: Settled) -> tuple[Life, list[Effect]]:
-    total = life.state.total_batches
-    complete = total is not None and event.final == total and event.open_leases == 0
+    complete = event.final == event.total and event.open_leases == 0
     if not complete or life.completer is not None:
         return life, []
     if not event.candidates:

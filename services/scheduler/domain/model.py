@@ -74,6 +74,79 @@ class DeadLetterQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How batches that fail are attempted again."""
+
+    max_attempts: int
+    """Attempts in all, at least 1."""
+    backoff_seconds: float = 1.0
+    """Before the second attempt; doubled before each further one."""
+    max_backoff_seconds: float = 60.0
+    on: tuple[int, ...] = ()
+    """Statuses that are worth another attempt; none for all. An attempt without an answer always is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The containers' replies are kept."""
+
+    s3_path: str = ""
+    """Where they are written as well when the job ends; `""` for nowhere else."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerScaling:
+    """The number of workers follows from the number of batches."""
+
+    batches_per_worker: int
+    max_workers: int
+
+    def workers(self, batches: int) -> int:
+        """How many workers so many batches need."""
+        return max(1, min(self.max_workers, -(-batches // self.batches_per_worker)))
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Whom to tell of the job's end."""
+
+    url: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a submission asks for beyond Cortex. The defaults are what Cortex did."""
+
+    retries: RetryPolicy | None = None
+    split_failed: bool = False
+    """Halve a batch that keeps failing, until the bad items are alone."""
+    results: Results | None = None
+    scaling: WorkerScaling | None = None
+    max_failed_percent: float | None = None
+    """More failed batches than this stop the job."""
+    webhook: Webhook | None = None
+
+
+class SourceKind(Enum):
+    """What a job's items are, where they are not in its submission."""
+
+    FILE_PATHS = "file_path_lister"  # the files' paths
+    FILE_CONTENTS = "delimited_files"  # the JSON values in the files
+    STREAM = "stream"  # what the submitter sends while the job runs
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a job's items come from after its submission was accepted."""
+
+    kind: SourceKind
+    paths: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """What was submitted. Never changes."""
 
@@ -92,6 +165,9 @@ class JobSpec:
     """W3C context under which all of the job's spans stand."""
     retry_of: str = ""
     """The job whose failed batches are this one's input; `""` for none."""
+    options: Options = Options()
+    source: Source | None = None
+    """None: the items came with the submission, or are another job's failed batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +194,6 @@ class JobState:
 
     status: JobStatus = JobStatus.PENDING
     reason: str = ""
-    total_batches: int | None = None
-    """Known once the input is split to its end."""
     completion: Completion | None = None
     ended_ns: int | None = None
 
@@ -130,12 +204,19 @@ class Tally:
 
     batches_succeeded: int = 0
     batches_failed: int = 0
+    batches_split: int = 0
+    """Halved because they kept failing: their halves count, they do not."""
     attempts_succeeded: int = 0
     attempts_failed: int = 0
     succeeded_seconds: float = 0.0
     """Duration of the successful attempts, summed."""
     buckets: tuple[int, ...] = (0,) * (len(BUCKET_BOUNDS_SECONDS) + 1)
     """Successful attempts by duration, not cumulative."""
+
+    @property
+    def batches_final(self) -> int:
+        """Batches that succeeded or failed."""
+        return self.batches_succeeded + self.batches_failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +238,23 @@ class Cursor:
     """Where splitting goes on: the state of the partitioner after the segments that are on disk."""
 
     next_index: int = 0
+    """Batches that there are."""
     offset: int = 0
     """Bytes of the item stream that are in batches."""
     done: bool = False
+    """The input is split to its end."""
+    position: str = ""
+    """Where in its source the item stream on disk ends; the source knows what it means."""
+
+
+class BatchState(Enum):
+    """Where a batch is."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SPLIT = "split"  # it kept failing and was halved: its items are in two other batches
 
 
 @dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
@@ -167,7 +262,8 @@ class Outcome:
     """A batch's end. Recorded once; the first one stands."""
 
     index: int
-    succeeded: bool
+    state: BatchState
+    """SUCCEEDED, FAILED or SPLIT."""
     attempts: int
     """Deliveries it took, lost workers not counted."""
     http_status: int
@@ -178,6 +274,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Halves:
+    """A batch that kept failing, as two ranges of the item stream."""
+
+    index: int
+    start: int
+    lengths: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """What an open batch has been through; kept on disk so that a restart does not forget it."""
 
@@ -185,6 +290,16 @@ class History:
     """Attempts that failed."""
     losses: int = 0
     """Workers lost with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What was changed while the job ran."""
+
+    workers: int | None = None
+    """None: as it was submitted."""
+    paused: bool = False
+    """No batches are given out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +314,17 @@ class JobRecord:
     """Every batch below this index is final."""
     retried_by: str = ""
     """The latest job that runs this one's failed batches again; `""` for none."""
+    control: Control = Control()
 
+    @property
+    def total_batches(self) -> int | None:
+        """Batches in the whole job; known once its input is split to the end. It grows when a batch is halved."""
+        return self.cursor.next_index - self.tally.batches_split if self.cursor.done else None
 
-class BatchState(Enum):
-    """Where a batch is."""
-
-    PENDING = "pending"
-    LEASED = "leased"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
+    @property
+    def workers(self) -> int:
+        """Workers that the job is to have."""
+        return self.spec.workers if self.control.workers is None else self.control.workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,7 @@ class Accept:
         request: RequestKey | None,
         earlier_retry: str,
     ) -> JobView:
-        total = cursor.next_index if cursor.done else None
-        state = JobState(JobStatus.ENQUEUING, total_batches=total)
+        state = JobState(JobStatus.ENQUEUING)
         job_id = await self.ledger.add_job(spec, state, pieces, segments, cursor, request, earlier_retry=earlier_retry)
         if job_id != spec.job_id:
             return await self.jobs.view(spec.api_name, job_id)

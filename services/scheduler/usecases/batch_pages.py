@@ -21,7 +21,7 @@ WINDOW = 1024
 MAX_WINDOWS = 256
 """For one page: it ends there, empty if need be, so that nobody waits long for it."""
 
-_FINAL = frozenset((BatchState.SUCCEEDED, BatchState.FAILED))
+_FINAL = frozenset((BatchState.SUCCEEDED, BatchState.FAILED, BatchState.SPLIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ class BatchPages:
         return Page(page, found.following)
 
     async def _find(self, job: JobRecord, states: frozenset[BatchState], first: int, limit: int) -> Page:
-        if states <= _FINAL:
-            succeeded = None if states == _FINAL else BatchState.SUCCEEDED in states
-            outcomes = await self.ledger.outcomes(job.spec.job_id, first, succeeded=succeeded, limit=limit + 1)
+        if states == _FINAL or (states <= _FINAL and len(states) == 1):
+            state = None if states == _FINAL else next(iter(states))
+            outcomes = await self.ledger.outcomes(job.spec.job_id, first, state=state, limit=limit + 1)
             more = outcomes[limit].index if len(outcomes) > limit else None
             return Page([_final(outcome) for outcome in outcomes[:limit]], more)
         known = job.cursor.next_index
@@ -115,5 +115,6 @@ class BatchPages:
 
 
 def _final(outcome: Outcome) -> BatchView:
-    state = BatchState.SUCCEEDED if outcome.succeeded else BatchState.FAILED
-    return BatchView(outcome.index, state, outcome.attempts, outcome.http_status, outcome.error, outcome.ended_ns)
+    return BatchView(
+        outcome.index, outcome.state, outcome.attempts, outcome.http_status, outcome.error, outcome.ended_ns
+    )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.scheduler.domain.leases import MAX_LOSSES, Lease, LeaseBook, Verdict
-from services.scheduler.domain.model import History, JobRecord, OpenBatches, Outcome, Tally
+from services.scheduler.domain.model import BatchState, History, JobRecord, OpenBatches, Outcome, Tally
 from services.scheduler.usecases.crew import Worker
 from services.scheduler.usecases.dispatch import Dispatcher
 from services.scheduler.usecases.feed import Feed
@@ -209,7 +209,8 @@ class Batches:
             case Verdict.FINAL:
                 self._trace.batch_answered(index)
                 now_ns, status = self._clock.now_ns(), result.http_status
-                outcome = Outcome(index, result.succeeded, attempts, status, result.error, now_ns)
+                state = BatchState.SUCCEEDED if result.succeeded else BatchState.FAILED
+                outcome = Outcome(index, state, attempts, status, result.error, now_ns)
                 self._recorder.outcome(outcome, result.seconds, acknowledgement)
         return True
 
@@ -230,7 +231,7 @@ class Batches:
         history = self._book.histories.get(lease.index, History())
         if verdict is Verdict.FINAL:
             error = f"{MAX_LOSSES} workers were lost while they had this batch"
-            outcome = Outcome(lease.index, False, history.attempts, 0, error, self._clock.now_ns())
+            outcome = Outcome(lease.index, BatchState.FAILED, history.attempts, 0, error, self._clock.now_ns())
             self._recorder.outcome(outcome, None, None)
         elif lost:
             self._recorder.setback(lease.index, history, attempt=False, acknowledgement=None)

@@ -17,16 +17,16 @@ from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model import (
     ApiVersion,
+    BatchState,
     Completion,
     JobRecord,
     JobStatus,
 )
-from services.scheduler.domain.partition import Partitioner
 from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLease
 from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
-from services.scheduler.usecases.patience import RETRY_SECONDS, Patience
+from services.scheduler.usecases.job_input import JobInput
+from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Clock, JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
-from services.scheduler.usecases.reread import failed_batches
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,13 @@ class JobRun:
         self._api = api
         self._job = job
         self._life = Life(job.state)
-        if job.cursor.done:
-            # The last segments are written before the state that tells their number.
-            self._life = Life(replace(job.state, total_batches=job.cursor.next_index))
         self._events: asyncio.Queue[lifecycle.Event] = asyncio.Queue()
         self._watchers: set[asyncio.Event] = set()
         self._recovering: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._trace = around.trace(job)
-        self._patience = Patience(self.id, "its input cannot be read", self._changed)
+        self._patience = Patience(self.id, "it cannot be written", self._changed)
         self._crew = Crew(
             around.ledger,
             around.driver,
@@ -93,6 +91,7 @@ class JobRun:
             on_trouble=self._changed,
         )
         """What workers report goes there."""
+        self._input = JobInput(around.ledger, job, self.batches.extend, self._changed)
         self.at_work = asyncio.Event()
         """Set when it knows its workers of before a restart: one that returns earlier would be turned away."""
         self.over = asyncio.Event()
@@ -115,12 +114,7 @@ class JobRun:
     @property
     def record(self) -> JobRecord:
         """The job as it is on disk."""
-        return replace(self._job, state=self._life.state, tally=self.batches.tally)
-
-    @property
-    def known_batches(self) -> int:
-        """Batches that exist so far."""
-        return max(self.batches.known, self._job.cursor.next_index)
+        return replace(self._job, state=self._life.state, tally=self.batches.tally, cursor=self._input.cursor)
 
     @property
     def leased_batches(self) -> int:
@@ -130,7 +124,7 @@ class JobRun:
     @property
     def trouble(self) -> str:
         """What holds the job up just now, for people; empty when all is well."""
-        return self.batches.trouble or self._patience.trouble or self._crew.trouble
+        return self.batches.trouble or self._input.trouble or self._patience.trouble or self._crew.trouble
 
     def worker_counts(self) -> dict[str, int]:
         """Workers by state."""
@@ -171,14 +165,12 @@ class JobRun:
     async def _run(self, resumed: bool) -> None:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            background = [
-                tasks.create_task(self._obey_events(), name="events"),
-                tasks.create_task(self.batches.run(), name="batches"),
-            ]
+            self._spawn(self._obey_events(), "events", until_over=True)
+            self._spawn(self.batches.run(), "batches", until_over=True)
             if resumed:
                 await self._recover()
             self.at_work.set()
-            self.batches.extend(self._job.cursor.next_index)
+            self.batches.extend(self._input.cursor.next_index)
             beginning = tasks.create_task(self._begin(), name="begin")
             self._settle()
             await self.over.wait()
@@ -187,14 +179,16 @@ class JobRun:
             await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
             await self._around.driver.clean_up(self.id)
             self.gone.set()
-            for task in background:
+            for task in self._background:
                 task.cancel()
 
     async def _begin(self) -> None:
         """Start the workers, and split the rest of the input while they work."""
-        await self._until_done(self._describe)
-        self._crew.fill(self._job.spec.workers)
-        await self._split_rest()
+        await self._patience(self._describe)
+        self._crew.fill(self._job.workers)
+        if not self._input.cursor.done:
+            await self._input.run()
+            self._post(lifecycle.InputSplit())
 
     async def abandon(self, error: Exception) -> None:
         """`run` broke: end the workers, and the job, whatever there is left of both."""
@@ -203,7 +197,7 @@ class JobRun:
             reason = f"the system failed: {_cause(error)}"
             now_ns = self._around.clock.now_ns()
             state = replace(self._life.state, status=JobStatus.UNEXPECTED_ERROR, reason=reason, ended_ns=now_ns)
-            await self._until_done(partial(self._around.ledger.set_state, self.id, state))
+            await self._patience(partial(self._around.ledger.set_state, self.id, state))
             self._life = Life(state, lifecycle.Phase.OVER)
             self._trace.finished(state, self.batches.tally)
             self.over.set()
@@ -232,43 +226,13 @@ class JobRun:
         self._recovering = {record.worker_id for record in known}
         self._recovering &= await self._crew.adopt(known)
 
-    async def _split_rest(self) -> None:
-        """Split what of the input is not in batches yet, while work goes on."""
-        spec, cursor = self._job.spec, self._job.cursor
-        if cursor.done:
-            return
-        if spec.retry_of:
-            await self._copy_rest()
-            return
-        partitioner = Partitioner(spec.batch_size, cursor)
-        offset = cursor.offset
-        while not partitioner.cursor.done:
-            piece = await self._patience(partial(self._around.ledger.next_piece, self.id, offset))
-            offset += len(piece)
-            segments = partitioner.feed(piece) if piece else partitioner.finish()
-            if segments or not piece:
-                cursor = partitioner.cursor
-                await self._until_done(partial(self._around.ledger.add_segments, self.id, segments, cursor))
-                self.batches.extend(cursor.next_index)
-        self._post(lifecycle.InputSplit(cursor.next_index))
-
-    async def _copy_rest(self) -> None:
-        """The same for a retry, whose input is the failed batches of another job."""
-        cursor = self._job.cursor
-        while not cursor.done:
-            chunk = await self._patience(partial(failed_batches, self._around.ledger, self._job.spec.retry_of, cursor))
-            cursor = chunk.cursor
-            await self._until_done(
-                partial(self._around.ledger.add_segments, self.id, chunk.segments, cursor, chunk.pieces)
-            )
-            self.batches.extend(cursor.next_index)
-        self._post(lifecycle.InputSplit(cursor.next_index))
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, *, until_over: bool = False) -> None:
         if self._tasks is None:
             work.close()
             return
-        self._tasks.create_task(work, name=name)
+        task = self._tasks.create_task(work, name=name)
+        if until_over:
+            self._background.append(task)
 
     # Events
 
@@ -288,7 +252,7 @@ class JobRun:
                     case lifecycle.Persist():
                         if life.phase is lifecycle.Phase.OVER:
                             await self.batches.freeze()
-                        await self._until_done(partial(self._around.ledger.set_state, self.id, life.state))
+                        await self._patience(partial(self._around.ledger.set_state, self.id, life.state))
                     case lifecycle.AskCompletion(worker):
                         link = self._crew.members[worker].link if worker in self._crew.members else None
                         if link is not None:
@@ -315,17 +279,7 @@ class JobRun:
             await self._describe()
         except CortexError as error:
             log.error("job %s: its specification will be written later: %s", self.id, error.message)
-            self._spawn(self._until_done(self._describe), "describe")
-
-    async def _until_done(self, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Repeat a write until it succeeds, or does not matter any more."""
-        while not self.over.is_set():
-            try:
-                await write()
-                return
-            except CortexError as error:
-                log.error("job %s: cannot be written, trying again: %s", self.id, error.message)
-                await asyncio.sleep(RETRY_SECONDS)
+            self._spawn(self._patience(self._describe), "describe", until_over=True)
 
     def _changed(self) -> None:
         for watcher in self._watchers:
@@ -334,22 +288,20 @@ class JobRun:
     @property
     def _all_final(self) -> bool:
         """Whether all of the job's outcomes are on disk."""
-        tally, total = self.batches.tally, self._life.state.total_batches
-        return total is not None and tally.batches_succeeded + tally.batches_failed >= total
+        return self.record.total_batches == self.batches.tally.batches_final
 
     def _settle(self) -> None:
         """Tell the job's life how the batches stand, where that can matter."""
         if not self._all_final or self._recovering:
             return
-        tally = self.batches.tally
-        final = tally.batches_succeeded + tally.batches_failed
         ready = sorted((w for w in self._crew.members.values() if w.usable), key=lambda worker: worker.record.slot)
         candidates = tuple(worker.id for worker in ready)
-        self._post(lifecycle.Settled(final, tally.batches_failed, self.batches.leased, candidates))
+        final, total = self.batches.tally.batches_final, self.record.total_batches
+        self._post(lifecycle.Settled(final, total, self.batches.leased, candidates))
 
     def _give(self) -> None:
         if not self._crew.ending and not self._recovering:
-            self.batches.give(input_split=self._life.state.total_batches is not None)
+            self.batches.give(input_split=self._input.cursor.done)
 
     def _on_recorded(self) -> None:
         self._settle()
@@ -430,7 +382,7 @@ class JobRun:
     async def _failure(self) -> str:
         """One of the failed batches, for people; empty when it cannot be read: the job's end does not wait for that."""
         try:
-            [outcome] = await self._around.ledger.outcomes(self.id, succeeded=False, limit=1)
+            [outcome] = await self._around.ledger.outcomes(self.id, state=BatchState.FAILED, limit=1)
         except CortexError as error:
             log.error("job %s: its failed batches cannot be read: %s", self.id, error.message)
             return ""

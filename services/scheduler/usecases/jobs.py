@@ -183,15 +183,21 @@ def _over_already(api_name: str, job_id: str) -> CortexError:
 def _live_view(run: JobRun) -> JobView:
     job, leased = run.record, run.leased_batches
     workers = None if job.state.status.final else run.worker_counts()
-    return _with_counts(job, run.known_batches, leased, workers, run.trouble)
+    return _with_counts(job, leased, workers, run.trouble)
 
 
 def _view(job: JobRecord) -> JobView:
-    return _with_counts(job, job.cursor.next_index, 0, None, "")
+    return _with_counts(job, 0, None, "")
 
 
-def _with_counts(job: JobRecord, known: int, leased: int, workers: dict[str, int] | None, trouble: str) -> JobView:
-    final = job.tally.batches_succeeded + job.tally.batches_failed
+def _with_counts(job: JobRecord, leased: int, workers: dict[str, int] | None, trouble: str) -> JobView:
+    tally = job.tally
     if job.state.status.final:
         leased = 0  # what a worker still holds will never count
-    return JobView(job, max(0, known - final - leased), leased, workers, trouble)
+    return JobView(
+        job,
+        max(0, job.cursor.next_index - tally.batches_split - tally.batches_final - leased),
+        leased,
+        workers,
+        trouble,
+    )

@@ -8,7 +8,9 @@ from typing import Protocol
 from services.scheduler.domain.leases import Lease
 from services.scheduler.domain.model import (
     ApiVersion,
+    BatchState,
     Cursor,
+    Halves,
     History,
     JobRecord,
     JobSpec,
@@ -92,10 +94,11 @@ class Ledger(Protocol):
 
     async def add_segments(
         self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[bytes] = ()
-    ) -> None:
-        """More segments, together with the cursor behind them.
+    ) -> int:
+        """More segments, together with the cursor behind them. Returns how many batches there are then.
 
-        `pieces` are what the segments describe, where the item stream does not hold it yet.
+        The segments get the next free indexes, in their order, whatever they carry: batches may have been halved
+        meanwhile. `pieces` are what the segments describe, where the item stream does not hold it yet.
         """
 
     async def set_state(self, job_id: str, state: JobState) -> None:
@@ -108,8 +111,12 @@ class Ledger(Protocol):
         histories: Mapping[int, History],
         tally: Tally,
         low_water: int,
-    ) -> None:
-        """Outcomes of batches that had none, histories of batches still open, and the counts that follow from both."""
+        halves: Sequence[Halves] = (),
+    ) -> int:
+        """Outcomes of batches that had none, histories of batches still open, and the counts that follow from both.
+
+        The halves of split batches become batches with the next free indexes. Returns how many batches there are then.
+        """
 
     async def job(self, job_id: str) -> JobRecord | None:
         """One job."""
@@ -131,13 +138,13 @@ class Ledger(Protocol):
         first_index: int = 0,
         end_index: int | None = None,
         *,
-        succeeded: bool | None = None,
+        state: BatchState | None = None,
         skip: int = 0,
         limit: int = 1000,
     ) -> list[Outcome]:
         """Batches that are final, ascending, without the first `skip` of those asked for, at most `limit`.
 
-        Asked for by a range of indexes (without `end_index` to the end), and by whether they succeeded. The failed
+        Asked for by a range of indexes (without `end_index` to the end), and by how they ended. The failed
         ones are found quickly among any number of others.
         """
 

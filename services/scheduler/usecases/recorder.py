@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.scheduler.domain.leases import LeaseBook
-from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, History, Outcome, Tally
+from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, BatchState, History, Outcome, Tally
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Ledger
 
@@ -68,9 +68,9 @@ class Recorder:
         """A batch is final. `seconds`: how long its last attempt took, None when its end was no attempt."""
         self._outcomes.append(outcome)
         self._histories.pop(outcome.index, None)
-        self._next.batch(outcome.succeeded)
+        self._next.batch(outcome.state)
         if seconds is not None:
-            self._next.attempt(outcome.succeeded, seconds)
+            self._next.attempt(outcome.state is BatchState.SUCCEEDED, seconds)
         if acknowledgement is not None:
             self._acknowledgements.append(acknowledgement)
         self._wake()
@@ -136,13 +136,17 @@ class _Running:
 
     def __init__(self, tally: Tally) -> None:
         self._base = tally
-        self._batches = [tally.batches_failed, tally.batches_succeeded]
+        self._batches = {
+            BatchState.SUCCEEDED: tally.batches_succeeded,
+            BatchState.FAILED: tally.batches_failed,
+            BatchState.SPLIT: tally.batches_split,
+        }
         self._attempts = [tally.attempts_failed, tally.attempts_succeeded]
         self._seconds = tally.succeeded_seconds
         self._buckets = list(tally.buckets)
 
-    def batch(self, succeeded: bool) -> None:
-        self._batches[succeeded] += 1
+    def batch(self, state: BatchState) -> None:
+        self._batches[state] += 1
 
     def attempt(self, succeeded: bool, seconds: float) -> None:
         self._attempts[succeeded] += 1
@@ -153,8 +157,9 @@ class _Running:
     def tally(self) -> Tally:
         return replace(
             self._base,
-            batches_succeeded=self._batches[True],
-            batches_failed=self._batches[False],
+            batches_succeeded=self._batches[BatchState.SUCCEEDED],
+            batches_failed=self._batches[BatchState.FAILED],
+            batches_split=self._batches[BatchState.SPLIT],
             attempts_succeeded=self._attempts[True],
             attempts_failed=self._attempts[False],
             succeeded_seconds=self._seconds,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from services.scheduler.domain.items import PIECE_BYTES
-from services.scheduler.domain.model import Cursor, Segment
+from services.scheduler.domain.model import BatchState, Cursor, Segment
 from services.scheduler.domain.partition import MAX_SEGMENT_BATCHES
 from services.scheduler.usecases.ports import Ledger
 
@@ -57,7 +57,7 @@ async def failed_batches(ledger: Ledger, job_id: str, cursor: Cursor) -> Chunk:
 
     Batch `n` of the other job is the failed batch number `n`, so that its cursor tells all that there is to remember.
     """
-    failed = await ledger.outcomes(job_id, succeeded=False, skip=cursor.next_index, limit=CHUNK_BATCHES)
+    failed = await ledger.outcomes(job_id, state=BatchState.FAILED, skip=cursor.next_index, limit=CHUNK_BATCHES)
     ranges: list[bytes] = []
     size = 0
     async with aclosing(item_ranges(ledger, job_id, [outcome.index for outcome in failed])) as found:  # type: ignore[type-var]  # it is a generator

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from services.common.errors import Category, CortexError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 APPLICATION_ID = 0x43424C31  # "CBL1"
 BUSY_SECONDS = 10.0
 """How long to wait for someone who reads or copies the file with other tools."""
@@ -29,13 +29,6 @@ JOURNAL_BYTES = 64 * 1024 * 1024
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _SCHEMA = Path(__file__).with_name("schema.sql")
-_MIGRATIONS = {
-    1: (
-        "ALTER TABLE jobs ADD COLUMN retry_of TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE jobs ADD COLUMN retried_by TEXT NOT NULL DEFAULT ''",
-    ),
-}
-"""From each earlier version to the next one. A migration and the new version are written together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +85,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> Identity:
-    """Check the file, make a new one a ledger, bring an old one up to date, and count this opening.
+    """Check the file, make a new one a ledger, and count this opening.
 
     All of it is on disk afterwards.
     """
@@ -113,8 +106,6 @@ def prepare(connection: sqlite3.Connection, path: Path) -> Identity:
     connection.execute("BEGIN IMMEDIATE")
     if version == 0:
         _create(connection)
-    elif version < SCHEMA_VERSION:
-        _migrate(connection, version)
     connection.execute("UPDATE ledger SET generation = generation + 1")
     generation, secret = connection.execute("SELECT generation, secret FROM ledger").fetchone()
     connection.execute("COMMIT")
@@ -130,13 +121,6 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO ledger VALUES (0, ?)", (secrets.token_bytes(32),))
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    for earlier in range(version, SCHEMA_VERSION):
-        for statement in _MIGRATIONS[earlier]:
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _sync_directory(directory: Path) -> None:

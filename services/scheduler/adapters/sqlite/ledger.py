@@ -8,10 +8,13 @@ taken from its arguments before, so that it can be run again.
 import asyncio
 import os
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
+
+import msgspec
 
 from services.scheduler.adapters.sqlite import database, rows
 from services.scheduler.adapters.sqlite.open_batches import find_open_batches
@@ -19,7 +22,9 @@ from services.scheduler.adapters.sqlite.readers import Readers
 from services.scheduler.adapters.sqlite.writer import Writer
 from services.scheduler.domain.model import (
     ApiVersion,
+    BatchState,
     Cursor,
+    Halves,
     History,
     JobRecord,
     JobSpec,
@@ -134,7 +139,13 @@ class SqliteLedger:
             *(spec.timeout_seconds, spec.batch_timeout_seconds),
             *((None, None) if queue is None else (queue.arn, queue.max_receive_count)),
             *(spec.created_ns, spec.traceparent, *rows.state_columns(state)),
-            *(*rows.tally_columns(Tally()), cursor.next_index, cursor.offset, cursor.done, 0, spec.retry_of),
+            *rows.tally_columns(Tally()),
+            *(cursor.next_index, cursor.offset, cursor.done, cursor.position, 0, spec.retry_of),
+        )
+        submission = (
+            spec.config_json,
+            msgspec.json.encode(spec.options).decode(),
+            msgspec.json.encode(spec.source).decode(),
         )
         stream = rows.input_rows(pieces)
         first_segments = rows.segment_rows(segments)
@@ -147,15 +158,15 @@ class SqliteLedger:
             connection.execute(
                 "INSERT INTO jobs (job_id, api_name, api_id, workers, batch_size, timeout_seconds,"  # noqa: S608  # constants
                 " batch_timeout_seconds, dead_letter_arn, max_receive_count, created_ns, traceparent,"
-                " status, final, reason, total_batches, completion_http_status, completion_error, ended_ns,"
-                " batches_succeeded, batches_failed, attempts_succeeded, attempts_failed, succeeded_seconds, buckets,"
-                " next_index, input_offset, input_done, low_water, retry_of)"
+                " status, final, reason, completion_http_status, completion_error, ended_ns,"
+                " batches_succeeded, batches_failed, batches_split, attempts_succeeded, attempts_failed,"
+                " succeeded_seconds, buckets,"
+                " next_index, input_offset, input_done, input_position, low_water, retry_of)"
                 f" VALUES ({', '.join('?' * len(job))})",
                 job,
             )
             key = rows.job_key(connection, spec.job_id)
-            if spec.config_json:
-                connection.execute("INSERT INTO job_configs VALUES (?, ?)", (key, spec.config_json))
+            connection.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", (key, *submission))
             rows.insert_rows(connection, "INTO input", key, stream, INPUT_ROWS_AT_ONCE)
             rows.insert_rows(connection, "INTO segments", key, first_segments)
             return spec.job_id
@@ -164,21 +175,21 @@ class SqliteLedger:
 
     async def add_segments(
         self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[bytes] = ()
-    ) -> None:
+    ) -> int:
         """See the port."""
-        more = rows.segment_rows(segments)
         stream = rows.input_rows(pieces, segments[0].start if segments else 0)
-        values = (cursor.next_index, cursor.offset, cursor.done)
+        values = (cursor.offset, cursor.done, cursor.position)
 
-        def operation(connection: sqlite3.Connection) -> None:
+        def operation(connection: sqlite3.Connection) -> int:
             key = rows.job_key(connection, job_id)
             rows.insert_rows(connection, "INTO input", key, stream, INPUT_ROWS_AT_ONCE)
-            rows.insert_rows(connection, "INTO segments", key, more)
+            known = rows.append_segments(connection, key, segments)
             connection.execute(
-                "UPDATE jobs SET next_index = ?, input_offset = ?, input_done = ? WHERE key = ?", (*values, key)
+                "UPDATE jobs SET input_offset = ?, input_done = ?, input_position = ? WHERE key = ?", (*values, key)
             )
+            return known
 
-        await self._writer.submit(operation)
+        return await self._writer.submit(operation)
 
     async def set_state(self, job_id: str, state: JobState) -> None:
         """See the port."""
@@ -195,25 +206,28 @@ class SqliteLedger:
         histories: Mapping[int, History],
         tally: Tally,
         low_water: int,
-    ) -> None:
+        halves: Sequence[Halves] = (),
+    ) -> int:
         """See the port."""
         finals = rows.outcome_rows(outcomes)
         opens = rows.history_rows(histories)
         counts = rows.tally_columns(tally)
+        more = [Segment(0, half.start, array("I", half.lengths)) for half in halves]
 
-        def operation(connection: sqlite3.Connection) -> None:
+        def operation(connection: sqlite3.Connection) -> int:
             key = rows.job_key(connection, job_id)
             rows.insert_rows(connection, "OR IGNORE INTO outcomes", key, finals)
             rows.insert_rows(connection, "OR REPLACE INTO histories", key, opens)
             # Histories of final batches above the low-water mark go when it reaches them; nobody is told of them.
             connection.execute("DELETE FROM histories WHERE job = ? AND batch < ?", (key, low_water))
             connection.execute(
-                "UPDATE jobs SET batches_succeeded = ?, batches_failed = ?, attempts_succeeded = ?,"
+                "UPDATE jobs SET batches_succeeded = ?, batches_failed = ?, batches_split = ?, attempts_succeeded = ?,"
                 " attempts_failed = ?, succeeded_seconds = ?, buckets = ?, low_water = max(low_water, ?) WHERE key = ?",
                 (*counts, low_water, key),
             )
+            return rows.append_segments(connection, key, more)
 
-        await self._writer.submit(operation)
+        return await self._writer.submit(operation)
 
     async def job(self, job_id: str) -> JobRecord | None:
         """See the port."""
@@ -261,15 +275,15 @@ class SqliteLedger:
         first_index: int = 0,
         end_index: int | None = None,
         *,
-        succeeded: bool | None = None,
+        state: BatchState | None = None,
         skip: int = 0,
         limit: int = 1000,
     ) -> list[Outcome]:
         """See the port."""
         # Written out: only so does SQLite use the index of the failed ones.
-        condition = {None: "", True: " AND succeeded = 1", False: " AND succeeded = 0"}[succeeded]
+        condition = "" if state is None else f" AND state = {rows.STATE_NUMBERS[state]}"
         found = await self._select(
-            "SELECT batch, succeeded, attempts, http_status, error, outcomes.ended_ns"  # noqa: S608  # constants
+            "SELECT batch, state, attempts, http_status, error, outcomes.ended_ns"  # noqa: S608  # constants
             " FROM outcomes, (SELECT key FROM jobs WHERE job_id = :job_id)"
             f" WHERE job = key AND batch >= :first AND batch < :end{condition}"
             " ORDER BY batch LIMIT :limit OFFSET :skip",
@@ -362,14 +376,14 @@ def _open(path: Path) -> tuple[int, sqlite3.Connection, database.Identity, list[
 
 def _jobs_query(conditions: Sequence[str]) -> str:
     return (
-        f"SELECT {rows.JOB_COLUMNS} FROM jobs LEFT JOIN job_configs ON job = key"  # noqa: S608  # constants
+        f"SELECT {rows.JOB_COLUMNS} FROM jobs JOIN submissions ON job = key"  # noqa: S608  # constants
         f" WHERE {' AND '.join(conditions)} ORDER BY job_id LIMIT :limit"
     )
 
 
 def _update_state(connection: sqlite3.Connection, key: int, state: JobState) -> None:
     connection.execute(
-        "UPDATE jobs SET status = ?, final = ?, reason = ?, total_batches = ?, completion_http_status = ?,"
+        "UPDATE jobs SET status = ?, final = ?, reason = ?, completion_http_status = ?,"
         " completion_error = ?, ended_ns = ? WHERE key = ?",
         (*rows.state_columns(state), key),
     )

@@ -17,7 +17,9 @@ import msgspec
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.model import (
     ApiVersion,
+    BatchState,
     Completion,
+    Control,
     Cursor,
     DeadLetterQueue,
     History,
@@ -25,9 +27,11 @@ from services.scheduler.domain.model import (
     JobSpec,
     JobState,
     JobStatus,
+    Options,
     Outcome,
     RequestKey,
     Segment,
+    Source,
     Tally,
     WorkerRecord,
 )
@@ -35,14 +39,19 @@ from services.scheduler.domain.model import (
 MAX_ROWS_AT_ONCE = 1024
 """Rows in one statement; with 8 columns well below SQLite's limit of 32,766 parameters."""
 
+FINAL_STATES = (BatchState.FAILED, BatchState.SUCCEEDED, BatchState.SPLIT)
+STATE_NUMBERS = {state: number for number, state in enumerate(FINAL_STATES)}
+"""How an outcome's state lies in its table."""
+
 API_COLUMNS = "name, api_id, endpoint, spec_json, deployed_ns"
 WORKER_COLUMNS = "worker_id, job_id, slot, pid, started, detail"
 JOB_COLUMNS = (
-    "job_id, api_name, jobs.api_id, workers, batch_size, coalesce(config_json, ''), timeout_seconds,"
+    "job_id, api_name, jobs.api_id, workers, batch_size, config_json, timeout_seconds,"
     " batch_timeout_seconds, dead_letter_arn, max_receive_count, created_ns, traceparent,"
-    " status, reason, total_batches, completion_http_status, completion_error, ended_ns,"
-    " batches_succeeded, batches_failed, attempts_succeeded, attempts_failed, succeeded_seconds, buckets,"
-    " next_index, input_offset, input_done, low_water, retry_of, retried_by"
+    " status, reason, completion_http_status, completion_error, ended_ns,"
+    " batches_succeeded, batches_failed, batches_split, attempts_succeeded, attempts_failed, succeeded_seconds,"
+    " buckets, next_index, input_offset, input_done, input_position, low_water, retry_of, retried_by,"
+    " options_json, source_json, workers_now, paused"
 )
 
 
@@ -118,34 +127,37 @@ def worker_of(row: Sequence[Any]) -> WorkerRecord:
 def job_of(row: Sequence[Any]) -> JobRecord:
     """From JOB_COLUMNS."""
     arn, receives, created_ns, traceparent = row[8:12]
-    status, reason, total_batches, completion_status, completion_error, ended_ns = row[12:18]
-    next_index, offset, done, low_water, retry_of, retried_by = row[24:]
+    status, reason, completion_status, completion_error, ended_ns = row[12:17]
+    next_index, offset, done, position, low_water, retry_of, retried_by, options, source, workers, paused = row[24:]
     queue = None if arn is None else DeadLetterQueue(arn, receives)
     completion = None if completion_status is None else Completion(completion_status, completion_error)
-    spec = (*row[:8], queue, created_ns, traceparent, retry_of)
-    tally = (*row[18:23], tuple(msgspec.json.decode(row[23])))
+    asked = msgspec.json.decode(options, type=Options), msgspec.json.decode(source, type=Source | None)
+    spec = (*row[:8], queue, created_ns, traceparent, retry_of, *asked)
+    tally = (*row[17:23], tuple(msgspec.json.decode(row[23])))
     return JobRecord(
         JobSpec(*spec),
-        JobState(JobStatus(status), reason, total_batches, completion, ended_ns),
+        JobState(JobStatus(status), reason, completion, ended_ns),
         Tally(*tally),
-        Cursor(next_index, offset, bool(done)),
+        Cursor(next_index, offset, bool(done), position),
         low_water,
         retried_by,
+        Control(workers, bool(paused)),
     )
 
 
 def state_columns(state: JobState) -> tuple[Any, ...]:
-    """status, final, reason, total_batches, completion_http_status, completion_error, ended_ns."""
+    """status, final, reason, completion_http_status, completion_error, ended_ns."""
     done = state.completion
     answer = (None, None) if done is None else (done.http_status, done.error)
-    return (state.status.value, state.status.final, state.reason, state.total_batches, *answer, state.ended_ns)
+    return (state.status.value, state.status.final, state.reason, *answer, state.ended_ns)
 
 
 def tally_columns(tally: Tally) -> tuple[Any, ...]:
-    """batches_succeeded, batches_failed, attempts_succeeded, attempts_failed, succeeded_seconds, buckets."""
+    """batches_succeeded, _failed, _split, attempts_succeeded, _failed, succeeded_seconds, buckets."""
     return (
         tally.batches_succeeded,
         tally.batches_failed,
+        tally.batches_split,
         tally.attempts_succeeded,
         tally.attempts_failed,
         tally.succeeded_seconds,
@@ -164,15 +176,28 @@ def segment_rows(segments: Sequence[Segment]) -> list[tuple[int, int, bytes]]:
     return [(segment.first_index, segment.start, segment.lengths.tobytes()) for segment in segments]
 
 
+def append_segments(connection: sqlite3.Connection, key: int, segments: Sequence[Segment]) -> int:
+    """Give segments the job's next free indexes; how many batches there are then."""
+    known: int = connection.execute("SELECT next_index FROM jobs WHERE key = ?", (key,)).fetchone()[0]
+    more = []
+    for segment in segments:
+        more.append((known, segment.start, segment.lengths.tobytes()))
+        known += len(segment.lengths)
+    if more:
+        insert_rows(connection, "INTO segments", key, more)
+        connection.execute("UPDATE jobs SET next_index = ? WHERE key = ?", (known, key))
+    return known
+
+
 def outcome_of(row: Sequence[Any]) -> Outcome:
-    """A batch's end, from `batch, succeeded, attempts, http_status, error, ended_ns`."""
-    index, succeeded, attempts, http_status, error, ended_ns = row
-    return Outcome(index, bool(succeeded), attempts, http_status, error, ended_ns)
+    """A batch's end, from `batch, state, attempts, http_status, error, ended_ns`."""
+    index, state, attempts, http_status, error, ended_ns = row
+    return Outcome(index, FINAL_STATES[state], attempts, http_status, error, ended_ns)
 
 
 def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
-    """batch, succeeded, attempts, http_status, error, ended_ns."""
-    return [(o.index, o.succeeded, o.attempts, o.http_status, o.error, o.ended_ns) for o in outcomes]
+    """batch, state, attempts, http_status, error, ended_ns."""
+    return [(o.index, STATE_NUMBERS[o.state], o.attempts, o.http_status, o.error, o.ended_ns) for o in outcomes]
 
 
 def history_rows(histories: Mapping[int, History]) -> list[tuple[int, int, int]]:

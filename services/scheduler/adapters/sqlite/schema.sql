@@ -21,7 +21,7 @@ CREATE TABLE apis (
     api_id TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- Rows change with every record of outcomes, so they are kept short: see job_configs.
+-- Rows change with every record of outcomes, so they are kept short: see submissions.
 CREATE TABLE jobs (
     key                    INTEGER PRIMARY KEY,  -- stands for job_id in the tables below, in a byte or two
     job_id                 TEXT NOT NULL UNIQUE,
@@ -40,13 +40,13 @@ CREATE TABLE jobs (
     status                 TEXT NOT NULL,
     final                  INTEGER NOT NULL,     -- 1 when the status is
     reason                 TEXT NOT NULL,
-    total_batches          INTEGER,
     completion_http_status INTEGER,              -- NULL: /on-job-complete is not answered
     completion_error       TEXT,
     ended_ns               INTEGER,
     -- the tally
     batches_succeeded      INTEGER NOT NULL,
     batches_failed         INTEGER NOT NULL,
+    batches_split          INTEGER NOT NULL,
     attempts_succeeded     INTEGER NOT NULL,
     attempts_failed        INTEGER NOT NULL,
     succeeded_seconds      REAL NOT NULL,
@@ -55,18 +55,24 @@ CREATE TABLE jobs (
     next_index             INTEGER NOT NULL,
     input_offset           INTEGER NOT NULL,
     input_done             INTEGER NOT NULL,
+    input_position         TEXT NOT NULL,        -- where its source was read to
     low_water              INTEGER NOT NULL,
     -- jobs by their ids, '' for none: whose failed batches this one runs again, and which one runs this one's
     retry_of               TEXT NOT NULL DEFAULT '',
-    retried_by             TEXT NOT NULL DEFAULT ''
+    retried_by             TEXT NOT NULL DEFAULT '',
+    -- what was changed while it ran
+    workers_now            INTEGER,              -- NULL: as it was submitted
+    paused                 INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_of_api ON jobs (api_name, job_id);
 CREATE INDEX jobs_running ON jobs (job_id) WHERE final = 0;
 
--- The submissions' `config`, apart because it may be megabytes. No row: none was given.
-CREATE TABLE job_configs (
-    job         INTEGER PRIMARY KEY,
-    config_json TEXT NOT NULL
+-- What else was submitted, apart because a `config` may be megabytes.
+CREATE TABLE submissions (
+    job          INTEGER PRIMARY KEY,
+    config_json  TEXT NOT NULL,  -- '' when not given
+    options_json TEXT NOT NULL,  -- retries, results, webhook, ...
+    source_json  TEXT NOT NULL   -- where the items come from; null: they came along
 );
 
 -- Submissions that may be sent again, and the job that each became.
@@ -98,7 +104,7 @@ CREATE TABLE segments (
 CREATE TABLE outcomes (
     job         INTEGER NOT NULL,
     batch       INTEGER NOT NULL,
-    succeeded   INTEGER NOT NULL,
+    state       INTEGER NOT NULL,  -- 0 failed, 1 succeeded, 2 split: its items are in two other batches
     attempts    INTEGER NOT NULL,
     http_status INTEGER NOT NULL,
     error       TEXT NOT NULL,
@@ -107,7 +113,7 @@ CREATE TABLE outcomes (
 ) WITHOUT ROWID;
 
 -- Finds failures among millions of successes.
-CREATE INDEX outcomes_failed ON outcomes (job, batch) WHERE succeeded = 0;
+CREATE INDEX outcomes_failed ON outcomes (job, batch) WHERE state = 0;
 
 -- What open batches have been through.
 CREATE TABLE histories (
