@@ -8,8 +8,19 @@ from typing import Any
 
 import msgspec
 
-from cortex.batch.v1.resources_pb2 import BatchApi, BatchCounts, Job, JobMetrics, WorkerCounts
-from services.common.job_document import job_document, rfc3339
+from cortex.batch.v1.resources_pb2 import (
+    Batch,
+    BatchApi,
+    BatchCounts,
+    Job,
+    JobMetrics,
+    JobProgress,
+    RetryPolicy,
+    WebhookDelivery,
+    WorkerCounts,
+    WorkerScaling,
+)
+from services.common.job_document import Retries, job_document, rfc3339
 
 
 def submitted(job: Job, warnings: list[str]) -> dict[str, Any]:
@@ -46,7 +57,31 @@ def status(job: Job) -> dict[str, Any]:
         found["retried_by"] = job.retried_by
     if job.HasField("completion"):
         found["completion"] = {"http_status": job.completion.http_status, "error": job.completion.error}
+    if job.HasField("webhook"):
+        found["webhook"] = _webhook(job.webhook)
+    if job.paused:
+        found["paused"] = True
+    if job.status == Job.STATUS_RUNNING and job.HasField("progress"):
+        found["progress"] = _progress(job.progress)
     return found
+
+
+def batch(batch: Batch) -> dict[str, Any]:
+    """A batch. `items` go in as the text that they are; null where they cannot be read any more."""
+    return {
+        "index": batch.index,
+        "state": Batch.State.Name(batch.state).removeprefix("STATE_").lower(),
+        "attempts": batch.attempts,
+        "http_status": batch.http_status,
+        "error": batch.error,
+        "time": rfc3339(batch.time.ToNanoseconds()) if batch.HasField("time") else None,
+        "items": msgspec.Raw(batch.items_json.encode()) if batch.items_json else None,
+    }
+
+
+def reply(batch: Batch) -> dict[str, Any]:
+    """What the container answered to a batch. `reply` goes in as the text that it is."""
+    return {"batch": batch.index, "reply": msgspec.Raw(batch.reply_json.encode()) if batch.reply_json else None}
 
 
 def _specification(job: Job) -> dict[str, Any]:
@@ -63,7 +98,47 @@ def _specification(job: Job) -> dict[str, Any]:
         created_ns=job.created_time.ToNanoseconds(),
         total_batch_count=job.total_batch_count if job.HasField("total_batch_count") else None,
         retry_of=job.retry_of,
+        retries=_retries(job.retries) if job.HasField("retries") else None,
+        split_failed=job.split_failed,
+        results_s3_path=job.results.s3_path if job.HasField("results") else None,
+        worker_scaling=_scaling(job.worker_scaling) if job.HasField("worker_scaling") else None,
+        max_failed_percent=job.max_failed_percent if job.HasField("max_failed_percent") else None,
+        webhook_url=job.webhook.url,
     )
+
+
+def _retries(policy: RetryPolicy) -> Retries:
+    return Retries(
+        max_attempts=policy.max_attempts if policy.HasField("max_attempts") else None,
+        backoff_seconds=policy.backoff_seconds if policy.HasField("backoff_seconds") else None,
+        max_backoff_seconds=policy.max_backoff_seconds if policy.HasField("max_backoff_seconds") else None,
+        on=policy.on,
+    )
+
+
+def _scaling(scaling: WorkerScaling) -> tuple[int | None, int | None]:
+    return (
+        scaling.batches_per_worker if scaling.HasField("batches_per_worker") else None,
+        scaling.max_workers if scaling.HasField("max_workers") else None,
+    )
+
+
+def _webhook(delivery: WebhookDelivery) -> dict[str, Any]:
+    return {
+        "url": delivery.url,
+        "attempts": delivery.attempts,
+        "delivered_time": rfc3339(delivery.delivered_time.ToNanoseconds())
+        if delivery.HasField("delivered_time")
+        else None,
+        "error": delivery.error,
+    }
+
+
+def _progress(progress: JobProgress) -> dict[str, Any]:
+    return {
+        "batches_per_second": progress.batches_per_second,
+        "eta_seconds": progress.eta_seconds if progress.HasField("eta_seconds") else None,
+    }
 
 
 def _metrics(metrics: JobMetrics) -> dict[str, Any]:

@@ -1,173 +1,170 @@
-"""From a submission's JSON to SubmitJobRequest, and from a retry's to RetryJobRequest.
-
-Only the two upper levels are looked at; the array of items and `config` go on as text. Names match as in Go's
-encoding/json, which Cortex used: exactly, or in another case; the last of equal names counts; `null` means not given;
-an integer is written as one. What values are allowed (at least 1, exactly one input) is the scheduler's to say.
-"""
+"""From the JSON of a submission, of a retry and of a change to the scheduler's request: which fields there are."""
 
 import codecs
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
-import msgspec
 from google.protobuf.message import Message
 
 from cortex.batch.v1 import batch_service_pb2
 from services.common import json_text
 from services.common.errors import CortexError
+from services.gateway import fields, problems
+from services.gateway.fields import Expected, Field, Table
 
-MAX_WARNINGS = 20
-"""So many unknown names are told; a number stands for the others."""
+_Request = TypeVar("_Request", bound=Message)
+
+_BODY = "the body"
+_FIRST_LINE = "the first line"
 
 
 @dataclass(frozen=True)
-class Submission:
+class Parsed(Generic[_Request]):
     """A request for the scheduler, and what was passed over in making it."""
 
-    request: batch_service_pb2.SubmitJobRequest
+    request: _Request
     warnings: list[str]
 
 
-@dataclass(frozen=True)
-class Retry:
-    """The same for the failed batches of an earlier job."""
+Submission = Parsed[batch_service_pb2.SubmitJobRequest]
+StreamHead = Parsed[batch_service_pb2.SubmitJobStreamRequest]
+"""The first message of a stream, before the items."""
+Retry = Parsed[batch_service_pb2.RetryJobRequest]
+Change = Parsed[batch_service_pb2.UpdateJobRequest]
 
-    request: batch_service_pb2.RetryJobRequest
-    warnings: list[str]
+_FILES: Table = {
+    "s3_paths": Field("s3_paths", fields.strings),
+    "includes": Field("includes", fields.strings),
+    "excludes": Field("excludes", fields.strings),
+    "batch_size": Field("batch_size", fields.integer),
+}
+_ITEMS: Table = {"items": Field("items_json", fields.array), "batch_size": Field("batch_size", fields.integer)}
+_INPUTS: Table = {
+    "item_list": Field("item_list", table=_ITEMS),
+    "file_path_lister": Field("file_path_lister", table=_FILES),
+    "delimited_files": Field("delimited_files", table=_FILES),
+}
+_QUEUE: Table = {
+    "arn": Field("arn", fields.string),
+    "max_receive_count": Field("max_receive_count", fields.integer),
+}
+_RETRIES: Table = {
+    "max_attempts": Field("max_attempts", fields.integer),
+    "backoff_seconds": Field("backoff_seconds", fields.number),
+    "max_backoff_seconds": Field("max_backoff_seconds", fields.number),
+    "on": Field("on", fields.integers),
+}
+_SCALING: Table = {
+    "batches_per_worker": Field("batches_per_worker", fields.integer),
+    "max_workers": Field("max_workers", fields.integer),
+}
+_WEBHOOK: Table = {"url": Field("url", fields.string), "secret": Field("secret", fields.string)}
+_JOB: Table = {
+    "workers": Field("workers", fields.integer, _SCALING, "worker_scaling"),
+    "timeout": Field("timeout_seconds", fields.integer),
+    "batch_timeout": Field("batch_timeout_seconds", fields.integer),
+    "sqs_dead_letter_queue": Field("sqs_dead_letter_queue", table=_QUEUE),
+    "config": Field("config_json", fields.text),
+    "retries": Field("retries", table=_RETRIES),
+    "split_failed": Field("split_failed", fields.boolean),
+    "results": Field("results", fields.boolean, {"s3_path": Field("s3_path", fields.string)}),
+    "max_failed_percent": Field("max_failed_percent", fields.number),
+    "webhook": Field("webhook", table=_WEBHOOK),
+}
+_SUBMISSION: Table = {**_JOB, **_INPUTS}
+_STREAM_HEAD: Table = {
+    **{name: field.within("job") for name, field in _JOB.items()},
+    "batch_size": Field("batch_size", fields.integer),
+}
+_RETRY: Table = {"workers": Field("workers", fields.integer)}
+_CHANGE: Table = {"workers": Field("workers", fields.integer), "paused": Field("paused", fields.boolean)}
+
+QUERY_FLAGS = ("results", "split_failed")
+"""Fields of a stream that a query may give as true or false."""
+QUERY_NUMBERS = ("workers", "batch_size", "timeout", "batch_timeout", "max_failed_percent")
+"""Fields of a stream that a query may give as numbers."""
 
 
 def parse(api_name: str, body: bytes, *, dry_run: bool = False, request_id: str = "") -> Submission:
     """The submission that a request's body is. Raises `CortexError` that names the field and what it takes."""
-    _check_text(body)
+    _check_text(body, _BODY)
     request = batch_service_pb2.SubmitJobRequest(api_name=api_name, dry_run=dry_run, request_id=request_id)
-    unknown: list[str] = []
-    _fill(request, _SUBMISSION, json_text.members(body, "the body"), "", unknown)
-    return Submission(request, _warnings(unknown))
+    unknown = fields.fill(request, _SUBMISSION, json_text.members(body, _BODY))
+    return Submission(request, fields.warnings(unknown))
+
+
+def parse_first_line(api_name: str, line: bytes, *, request_id: str = "") -> StreamHead:
+    """What the first line of a stream asks for: any field of a submission but the inputs. Raises like `parse`."""
+    _check_text(line, _FIRST_LINE)
+    if not line.lstrip(json_text.WHITE_SPACE).startswith(b"{"):
+        raise CortexError(
+            json_text.MALFORMED,
+            f"{_FIRST_LINE} must be a JSON object with `workers` and `batch_size`, not {json_text.described(line)}; "
+            "where every line is an item, give these two in the query",
+        )
+    members = json_text.members(line, _FIRST_LINE)
+    for name, value in members.items():
+        if name.lower() in _INPUTS and value != b"null":
+            text = "the items are the lines that follow, so an input has no place in the first one"
+            raise CortexError("job.conflicting_fields", f"{name.lower()}: {text}")
+    request = _stream_head(api_name, request_id)
+    request.first_line = 2
+    unknown = fields.fill(request, _STREAM_HEAD, members)
+    if not request.job.HasField("workers") and not request.job.HasField("worker_scaling"):
+        raise CortexError(
+            "configreader.must_be_defined",
+            f"workers: {_FIRST_LINE} has no such key; it must be an object with `workers` and `batch_size`, unless "
+            "these two are in the query: then every line is an item",
+        )
+    return StreamHead(request, fields.warnings(unknown))
+
+
+def parse_query(api_name: str, given: Mapping[str, str], *, request_id: str = "") -> StreamHead:
+    """What a query asks for, where every line of the body is an item. `given` are `QUERY_FLAGS` and `QUERY_NUMBERS`.
+
+    Raises `CortexError` that names the parameter and what it takes.
+    """
+    request = _stream_head(api_name, request_id)
+    for name, value in given.items():
+        try:
+            fields.put(request, _STREAM_HEAD[name], value.encode())
+        except Expected as expected:
+            raise problems.bad_query(name, value, str(expected).removesuffix(" or an object")) from None
+    return StreamHead(request, [])
+
+
+def _stream_head(api_name: str, request_id: str) -> batch_service_pb2.SubmitJobStreamRequest:
+    job = batch_service_pb2.SubmitJobRequest(api_name=api_name, request_id=request_id)
+    return batch_service_pb2.SubmitJobStreamRequest(job=job, first_line=1)
 
 
 def parse_retry(api_name: str, job_id: str, body: bytes) -> Retry:
     """What a retry's body asks for; none asks for nothing in particular. Raises like `parse`."""
     request = batch_service_pb2.RetryJobRequest(api_name=api_name, job_id=job_id)
-    unknown: list[str] = []
-    if body.strip():
-        _check_text(body)
-        _fill(request, _RETRY, json_text.members(body, "the body"), "", unknown)
-    return Retry(request, _warnings(unknown))
-
-
-def _check_text(body: bytes) -> None:
     if not body.strip():
-        raise CortexError(json_text.MALFORMED, "the request has no body; a JSON object is expected")
-    if body.startswith(codecs.BOM_UTF8):
-        what = "the body begins with a byte order mark (EF BB BF); JSON must not have one"
+        return Retry(request, [])
+    _check_text(body, _BODY)
+    return Retry(request, fields.warnings(fields.fill(request, _RETRY, json_text.members(body, _BODY))))
+
+
+def parse_change(api_name: str, job_id: str, body: bytes) -> Change:
+    """What is to change about a job. Raises like `parse`, and where nothing is."""
+    _check_text(body, _BODY)
+    request = batch_service_pb2.UpdateJobRequest(api_name=api_name, job_id=job_id)
+    warnings = fields.warnings(fields.fill(request, _CHANGE, json_text.members(body, _BODY)))
+    if not request.HasField("workers") and not request.HasField("paused"):
+        text = "; ".join(["there is nothing to change: give `workers`, `paused` or both", *warnings])
+        raise CortexError("job.specify_at_least_one_key", text)
+    return Change(request, warnings)
+
+
+def _check_text(text: bytes, name: str) -> None:
+    if not text.strip():
+        missing = "the request has no body" if name == _BODY else f"{name} is empty"
+        raise CortexError(json_text.MALFORMED, f"{missing}; a JSON object is expected")
+    if text.startswith(codecs.BOM_UTF8):
+        what = f"{name} begins with a byte order mark (EF BB BF); JSON must not have one"
         raise CortexError(json_text.MALFORMED, what)
-    json_text.check_utf8(body, "the body")
-    json_text.check_depth(body, "the body")
-
-
-def _integer(value: bytes) -> int:
-    number = int(value) if _INTEGER.fullmatch(value) else None
-    if number is None or not -(2**63) <= number < 2**63:
-        raise _Expected("an integer" if number is None else "an integer of 64 bits")
-    return number
-
-
-def _string(value: bytes) -> str:
-    try:
-        return msgspec.json.decode(value, type=str)
-    except msgspec.DecodeError:
-        raise _Expected("a string") from None
-
-
-def _strings(value: bytes) -> list[str]:
-    try:
-        return msgspec.json.decode(value, type=list[str])
-    except msgspec.DecodeError:
-        raise _Expected("a list of strings") from None
-
-
-def _array(value: bytes) -> str:
-    if not value.startswith(b"["):
-        raise _Expected("a list")
-    return value.decode()
-
-
-_Reader = Callable[[bytes], int | str | list[str]]
-_Table = Mapping[str, tuple[str, "_Reader | _Table"]]
-"""A field's name in JSON -> its name in the message, and how to read it: a function, or the table of an object."""
-
-_FILES: _Table = {
-    "s3_paths": ("s3_paths", _strings),
-    "includes": ("includes", _strings),
-    "excludes": ("excludes", _strings),
-    "batch_size": ("batch_size", _integer),
-}
-_SUBMISSION: _Table = {
-    "workers": ("workers", _integer),
-    "timeout": ("timeout_seconds", _integer),
-    "batch_timeout": ("batch_timeout_seconds", _integer),
-    "sqs_dead_letter_queue": (
-        "sqs_dead_letter_queue",
-        {"arn": ("arn", _string), "max_receive_count": ("max_receive_count", _integer)},
-    ),
-    "config": ("config_json", bytes.decode),
-    "item_list": ("item_list", {"items": ("items_json", _array), "batch_size": ("batch_size", _integer)}),
-    "file_path_lister": ("file_path_lister", _FILES),
-    "delimited_files": ("delimited_files", _FILES),
-}
-
-_RETRY: _Table = {"workers": ("workers", _integer)}
-
-_INTEGER = re.compile(rb"-?\d{1,4000}")  # more digits than Python turns into a number
-
-
-class _Expected(Exception):  # noqa: N818  # reads as the sentence it becomes
-    """A value is not what the field takes."""
-
-
-def _fill(message: Message, table: _Table, members: Mapping[str, bytes], path: str, unknown: list[str]) -> None:
-    for name, value in members.items():
-        known = name if name in table else name.lower()
-        if known not in table:
-            unknown.append(path + name)
-        elif value != b"null":
-            attribute, read = table[known]
-            _set(message, attribute, read, value, path + known, unknown)
-
-
-def _set(
-    message: Any,  # reached by field names, which have no types
-    attribute: str,
-    read: "_Reader | _Table",
-    value: bytes,
-    path: str,
-    unknown: list[str],
-) -> None:
-    if not callable(read):
-        if not value.startswith(b"{"):
-            raise _wrong_type(path, "an object", value)
-        child = getattr(message, attribute)
-        child.SetInParent()
-        _fill(child, read, json_text.members(value, path), f"{path}.", unknown)
-        return
-    try:
-        found = read(value)
-    except _Expected as expected:
-        raise _wrong_type(path, str(expected), value) from None
-    if isinstance(found, list):
-        getattr(message, attribute)[:] = found
-    else:
-        setattr(message, attribute, found)
-
-
-def _wrong_type(path: str, expected: str, value: bytes) -> CortexError:
-    given = f"{path}: must be {expected}, not {json_text.described(value)}"
-    return CortexError("configreader.invalid_primitive_type", given)
-
-
-def _warnings(unknown: list[str]) -> list[str]:
-    told = [f"{json_text.shortened(name.encode())}: unknown field, ignored" for name in unknown[:MAX_WARNINGS]]
-    more = len(unknown) - len(told)
-    return [*told, f"{more} more unknown fields, ignored"] if more else told
+    json_text.check_utf8(text, name)
+    json_text.check_depth(text, name)

@@ -41,6 +41,14 @@ async def test_failed_batches_are_shown_with_their_items_byte_for_byte(gateway: 
     assert gateway.asked.last == ListBatchesRequest(api_name="digits", job_id=JOB_ID), "all states"
 
 
+async def test_a_batch_that_was_split_and_items_that_cannot_be_read_any_more(gateway: Gateway) -> None:
+    gateway.asked.batches = [Batch(index=3, state=Batch.STATE_SPLIT, attempts=2)]
+    answer = await gateway.get(f"{BATCHES}?state=split")
+    assert gateway.asked.last.states == [Batch.STATE_SPLIT]
+    [batch] = answer.json["batches"]
+    assert (batch["state"], batch["items"]) == ("split", None)
+
+
 @pytest.mark.parametrize("query", ["state=broken", "page_size=0", "page_size=-1", "page_size=x", "page_size=1.5"])
 async def test_a_query_without_sense_is_refused(gateway: Gateway, query: str) -> None:
     answer = await gateway.get(f"{BATCHES}?{query}")

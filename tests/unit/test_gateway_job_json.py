@@ -14,7 +14,12 @@ from cortex.batch.v1.resources_pb2 import (
     Job,
     JobCompletion,
     JobMetrics,
+    JobProgress,
+    Results,
+    RetryPolicy,
+    WebhookDelivery,
     WorkerCounts,
+    WorkerScaling,
 )
 from services.gateway import job_json
 
@@ -64,6 +69,52 @@ def test_what_was_given_comes_back() -> None:
         "sqs_dead_letter_queue": {"arn": "arn:q", "max_receive_count": 3},
         "warnings": ["zz: unknown field, ignored"],
     }
+
+
+def test_what_goes_beyond_cortex_comes_back_when_it_was_given() -> None:
+    policy = RetryPolicy(max_attempts=3, backoff_seconds=2, max_backoff_seconds=0.5, on=[500, 503])
+    submitted = job(
+        retries=policy,
+        split_failed=True,
+        results=Results(s3_path="s3://b/r"),
+        worker_scaling=WorkerScaling(batches_per_worker=100, max_workers=8),
+        max_failed_percent=10,
+        webhook=WebhookDelivery(url="https://x/y"),
+    )
+    text = msgspec.json.encode(job_json.submitted(submitted, []))
+    assert json.loads(text) == SUBMITTED | {
+        "retries": {"max_attempts": 3, "backoff_seconds": 2, "max_backoff_seconds": 0.5, "on": [500, 503]},
+        "split_failed": True,
+        "results": {"s3_path": "s3://b/r"},
+        "worker_scaling": {"batches_per_worker": 100, "max_workers": 8},
+        "max_failed_percent": 10,
+        "webhook": {"url": "https://x/y"},
+    }
+    assert b'"backoff_seconds":2,' in text, "as it was written"
+    partly = job(retries=RetryPolicy(max_attempts=2), results=Results())
+    assert encoded(job_json.submitted(partly, [])) == SUBMITTED | {"retries": {"max_attempts": 2}, "results": True}
+
+
+def test_a_paused_job_its_pace_and_its_webhook() -> None:
+    webhook = WebhookDelivery(url="https://x/y", attempts=2, error="status 500")
+    status = job_json.status(
+        job(
+            status=Job.STATUS_RUNNING,
+            paused=True,
+            progress=JobProgress(batches_per_second=12.5, eta_seconds=60),
+            webhook=webhook,
+        )
+    )
+    assert status["paused"] is True
+    assert status["progress"] == {"batches_per_second": 12.5, "eta_seconds": 60}
+    told = {"url": "https://x/y", "attempts": 2, "delivered_time": None, "error": "status 500"}
+    assert status["webhook"] == told
+    webhook.delivered_time.CopyFrom(Timestamp(seconds=1_700_000_060))
+    over = job_json.status(job(status=Job.STATUS_SUCCEEDED, webhook=webhook, progress=JobProgress()))
+    assert over["webhook"]["delivered_time"] == "2023-11-14T22:14:20Z"
+    assert not {"paused", "progress"} & set(over)
+    unsure = job(status=Job.STATUS_RUNNING, progress=JobProgress(batches_per_second=0))
+    assert job_json.status(unsure)["progress"] == {"batches_per_second": 0, "eta_seconds": None}
 
 
 def test_the_status_of_a_running_job() -> None:

@@ -2,16 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from cortex.batch.v1.batch_service_pb2 import ListBatchesRequest
 from cortex.batch.v1.resources_pb2 import Batch
-from services.common.job_document import rfc3339
 from services.gateway import body, job_json, problems, submission
 from services.gateway.answers import as_json
 from services.gateway.routes import query
@@ -22,6 +19,7 @@ _STATES = {
     "leased": [Batch.STATE_LEASED],
     "succeeded": [Batch.STATE_SUCCEEDED],
     "failed": [Batch.STATE_FAILED],
+    "split": [Batch.STATE_SPLIT],
     "": [],
 }
 _PAGE_SIZE = re.compile(r"\d{1,9}", re.ASCII)
@@ -44,7 +42,9 @@ class Failures:
         """A page of batches."""
         state = query.text(request, "state")
         if state not in _STATES:
-            raise problems.bad_query("state", state, "pending, leased, succeeded or failed (or missing: all of them)")
+            raise problems.bad_query(
+                "state", state, "pending, leased, succeeded, failed or split (or missing: all of them)"
+            )
         size = query.text(request, "page_size")
         if size and (not _PAGE_SIZE.fullmatch(size) or not int(size)):
             raise problems.bad_query("page_size", size, "a whole number from 1")
@@ -56,7 +56,9 @@ class Failures:
             page_token=query.text(request, "page_token"),
         )
         page = await self.scheduler.batches(wanted)
-        return as_json({"batches": [_batch(each) for each in page.batches], "next_page_token": page.next_page_token})
+        return as_json(
+            {"batches": [job_json.batch(each) for each in page.batches], "next_page_token": page.next_page_token}
+        )
 
     async def retry(self, request: Request) -> Response:
         """Run the failed batches again."""
@@ -64,16 +66,3 @@ class Failures:
         found = submission.parse_retry(api_name, job_id, await body.read(request))
         answer = await self.scheduler.retry(found.request)
         return as_json(job_json.submitted(answer.job, found.warnings))
-
-
-def _batch(batch: Batch) -> dict[str, Any]:
-    """`items` go in as the text that they are."""
-    return {
-        "index": batch.index,
-        "state": Batch.State.Name(batch.state).removeprefix("STATE_").lower(),
-        "attempts": batch.attempts,
-        "http_status": batch.http_status,
-        "error": batch.error,
-        "time": rfc3339(batch.time.ToNanoseconds()) if batch.HasField("time") else None,
-        "items": msgspec.Raw(batch.items_json.encode()),
-    }
