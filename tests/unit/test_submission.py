@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import DeadLetterQueue
+from services.scheduler.domain.model import DeadLetterQueue, Options
 from services.scheduler.domain.submission import FileSelection, ItemList, Submission, ValidSubmission, validate
 
 ITEMS = ItemList("[1,2]", 1)
@@ -38,7 +38,7 @@ def listing(**fields: Any) -> dict[str, Any]:
 
 def test_a_good_submission_comes_out_as_it_is() -> None:
     full = replace(GOOD, workers=10_000, timeout_seconds=60, batch_timeout_seconds=5, config_json='{ "a": 1e400 }')
-    assert validate(full) == ValidSubmission(10_000, 60, 5, None, '{ "a": 1e400 }', "[1,2]", 1)
+    assert validate(full) == ValidSubmission(10_000, 60, 5, None, '{ "a": 1e400 }', Options(), "[1,2]", 1)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,7 @@ def test_whatever_is_submitted_is_valid_or_told(submission: Submission) -> None:
         category = error.category
     else:
         category = Category.INVALID
+        assert valid.workers is not None
         assert valid.workers >= 1
         assert valid.batch_size >= 1
     assert category is Category.INVALID

@@ -16,9 +16,13 @@ from services.scheduler.domain.model import (
     DeadLetterQueue,
     JobSpec,
     JobStatus,
+    Options,
     RequestKey,
+    Results,
     Tally,
+    Webhook,
 )
+from services.scheduler.domain.options import AskedOptions, AskedRetries, AskedScaling
 from services.scheduler.domain.submission import FileSelection, ItemList, Submission
 from services.scheduler.usecases.batch_pages import BatchView
 from services.scheduler.usecases.jobs import JobView
@@ -83,6 +87,35 @@ def submission(request: batch_service_pb2.SubmitJobRequest) -> Submission:
         ),
         file_path_lister=_files(request.file_path_lister) if request.HasField("file_path_lister") else None,
         delimited_files=_files(request.delimited_files) if request.HasField("delimited_files") else None,
+        options=_options(request),
+    )
+
+
+def _options(request: batch_service_pb2.SubmitJobRequest) -> AskedOptions:
+    percent = request.max_failed_percent if request.HasField("max_failed_percent") else None
+    return AskedOptions(
+        retries=_retries(request.retries) if request.HasField("retries") else None,
+        split_failed=request.split_failed,
+        results=Results(request.results.s3_path) if request.HasField("results") else None,
+        scaling=_scaling(request.worker_scaling) if request.HasField("worker_scaling") else None,
+        max_failed_percent=percent,
+        webhook=Webhook(request.webhook.url, request.webhook.secret) if request.HasField("webhook") else None,
+    )
+
+
+def _retries(retries: resources_pb2.RetryPolicy) -> AskedRetries:
+    return AskedRetries(
+        max_attempts=retries.max_attempts if retries.HasField("max_attempts") else None,
+        backoff_seconds=retries.backoff_seconds if retries.HasField("backoff_seconds") else None,
+        max_backoff_seconds=retries.max_backoff_seconds if retries.HasField("max_backoff_seconds") else None,
+        on=tuple(retries.on),
+    )
+
+
+def _scaling(scaling: resources_pb2.WorkerScaling) -> AskedScaling:
+    return AskedScaling(
+        batches_per_worker=scaling.batches_per_worker if scaling.HasField("batches_per_worker") else None,
+        max_workers=scaling.max_workers if scaling.HasField("max_workers") else None,
     )
 
 
@@ -148,6 +181,8 @@ def job(view: JobView) -> resources_pb2.Job:
     """A job as it is."""
     spec, state = view.job.spec, view.job.state
     message = _spec(spec)
+    message.workers = view.job.workers
+    message.paused = view.job.control.paused
     message.status = STATUS[state.status]
     message.reason = state.reason or view.trouble
     if view.job.total_batches is not None:
@@ -185,7 +220,27 @@ def _spec(spec: JobSpec) -> resources_pb2.Job:
     if spec.dead_letter_queue is not None:
         message.dead_letter_queue.arn = spec.dead_letter_queue.arn
         message.dead_letter_queue.max_receive_count = spec.dead_letter_queue.max_receive_count
+    _add_options(message, spec.options)
     return message
+
+
+def _add_options(message: resources_pb2.Job, options: Options) -> None:
+    if (retries := options.retries) is not None:
+        message.retries.max_attempts = retries.max_attempts
+        message.retries.backoff_seconds = retries.backoff_seconds
+        message.retries.max_backoff_seconds = retries.max_backoff_seconds
+        message.retries.on.extend(retries.on)
+    message.split_failed = options.split_failed
+    if options.results is not None:
+        message.results.s3_path = options.results.s3_path
+        message.results.SetInParent()
+    if options.scaling is not None:
+        message.worker_scaling.batches_per_worker = options.scaling.batches_per_worker
+        message.worker_scaling.max_workers = options.scaling.max_workers
+    if options.max_failed_percent is not None:
+        message.max_failed_percent = options.max_failed_percent
+    if options.webhook is not None:
+        message.webhook.url = options.webhook.url
 
 
 def _metrics(tally: Tally) -> resources_pb2.JobMetrics:

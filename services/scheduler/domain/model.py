@@ -79,9 +79,9 @@ class RetryPolicy:
 
     max_attempts: int
     """Attempts in all, at least 1."""
-    backoff_seconds: float = 1.0
+    backoff_seconds: float
     """Before the second attempt; doubled before each further one."""
-    max_backoff_seconds: float = 60.0
+    max_backoff_seconds: float
     on: tuple[int, ...] = ()
     """Statuses that are worth another attempt; none for all. An attempt without an answer always is."""
 

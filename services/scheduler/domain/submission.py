@@ -5,17 +5,13 @@ what this deployment cannot do. What is inside `item_list.items` is checked wher
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.common import json_text
 from services.common.errors import CortexError
-from services.scheduler.domain.model import DeadLetterQueue
-
-MAX_WORKERS = 10_000
-"""More workers than any machine or cluster of ours starts: surely a mistake."""
-
-MAX_SECONDS = 100 * 365 * 24 * 3600
-"""A hundred years: a deadline in nanoseconds since 1970 still fits 64 bits."""
+from services.scheduler.domain.model import DeadLetterQueue, Options
+from services.scheduler.domain.numbers import MAX_SECONDS, check_workers, whole_number
+from services.scheduler.domain.options import AskedOptions, check_options
 
 MAX_BATCH_SIZE = 2**53 - 1
 """The largest whole number that every JSON client can write; "all in one batch" is fine."""
@@ -59,18 +55,21 @@ class Submission:
     item_list: ItemList | None
     file_path_lister: FileSelection | None
     delimited_files: FileSelection | None
+    options: AskedOptions = field(default_factory=AskedOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class ValidSubmission:
     """A submission whose fields obey every rule and that this deployment can carry out."""
 
-    workers: int
+    workers: int | None
+    """None: `options.scaling` says it."""
     timeout_seconds: int | None
     batch_timeout_seconds: int | None
     dead_letter_queue: DeadLetterQueue | None
     config_json: str
     """JSON text byte for byte, `""` when not given (or null)."""
+    options: Options
     items_json: str
     batch_size: int
 
@@ -82,16 +81,17 @@ def validate(submission: Submission) -> ValidSubmission:
     without mistakes `job.object_storage_not_configured` or `job.queue_not_configured`.
     """
     key, source = _only_input(submission)
-    workers = check_workers(submission.workers)
+    workers = _workers(submission)
     for name, seconds in (
         ("timeout", submission.timeout_seconds),
         ("batch_timeout", submission.batch_timeout_seconds),
     ):
         if seconds is not None:
-            _number(name, seconds, MAX_SECONDS)
+            whole_number(name, seconds, MAX_SECONDS)
     if submission.dead_letter_queue is not None:
         _check_dead_letter_queue(submission.dead_letter_queue)
-    batch_size = _number(f"{key}.batch_size", source.batch_size, MAX_BATCH_SIZE)
+    options = check_options(submission.options, submission.dead_letter_queue)
+    batch_size = whole_number(f"{key}.batch_size", source.batch_size, MAX_BATCH_SIZE)
     if isinstance(source, FileSelection):
         _check_files(key, source)
     config_json = _checked_config(submission.config_json)
@@ -107,14 +107,20 @@ def validate(submission: Submission) -> ValidSubmission:
         batch_timeout_seconds=submission.batch_timeout_seconds,
         dead_letter_queue=submission.dead_letter_queue,
         config_json=config_json,
+        options=options,
         items_json=source.items_json,
         batch_size=batch_size,
     )
 
 
-def check_workers(workers: int | None) -> int:
-    """A job's number of workers. Raises `CortexError` when it is missing or out of bounds."""
-    return _number("workers", workers, MAX_WORKERS)
+def _workers(submission: Submission) -> int | None:
+    """None: as many as the number of batches needs."""
+    if submission.options.scaling is None:
+        return check_workers(submission.workers)
+    if submission.workers is not None:
+        text = "workers is given as a number and as an object: give one of them"
+        raise CortexError("job.conflicting_fields", text)
+    return None
 
 
 def _only_input(submission: Submission) -> tuple[str, ItemList | FileSelection]:
@@ -134,18 +140,6 @@ def _only_input(submission: Submission) -> tuple[str, ItemList | FileSelection]:
     return given[0]
 
 
-def _number(name: str, value: int | None, high: int) -> int:
-    if value is None:
-        raise CortexError("configreader.must_be_defined", f"{name}: this key is missing; give a whole number >= 1")
-    if value < 1:
-        kind = "configreader.must_be_greater_than_or_equal_to"
-        raise CortexError(kind, f"{name}: {value} must be greater than or equal to 1")
-    if value > high:
-        kind = "configreader.must_be_less_than_or_equal_to"
-        raise CortexError(kind, f"{name}: {value} must be less than or equal to {high}")
-    return value
-
-
 def _check_dead_letter_queue(queue: DeadLetterQueue) -> None:
     place = "sqs_dead_letter_queue"
     if not queue.arn:
@@ -156,7 +150,7 @@ def _check_dead_letter_queue(queue: DeadLetterQueue) -> None:
         example = "arn:aws:sqs:us-west-2:123456789012:my-queue"
         text = f"{queue.arn[:200]!r} is not the ARN of an SQS queue, such as {example}"
         raise CortexError("aws.invalid_sqs_arn", f"{place}.arn: {text}")
-    _number(f"{place}.max_receive_count", queue.max_receive_count, MAX_RECEIVE_COUNT)
+    whole_number(f"{place}.max_receive_count", queue.max_receive_count, MAX_RECEIVE_COUNT)
 
 
 def _check_files(key: str, files: FileSelection) -> None:

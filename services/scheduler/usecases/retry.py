@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.job_id import JobIds
 from services.scheduler.domain.model import Cursor, JobRecord, JobStatus
-from services.scheduler.domain.submission import check_workers
+from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import Jobs, JobView
 from services.scheduler.usecases.ports import Clock, Ledger
