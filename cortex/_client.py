@@ -1,20 +1,22 @@
 """The client that Python programs use: Python values in, Python values out.
 
-Methods and results are those of Cortex's client; `submit_job`, `watch_job`, `wait`, `job_logs`, `job_trace`,
-`failed_batches`, `retry_job` are ours.
+Methods and results are those of Cortex's client as far as it has them: `deploy`, `deploy_from_file`, `get_api`,
+`list_apis`, `get_job`, `refresh`, `delete`, `stop_job`. The others are ours.
 All raise `cortex.exceptions.NotFound` for what does not exist and `CortexException` for everything else that fails.
 """
 
+import itertools
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from cortex.environments import Environment
 from cortex.exceptions import CortexException
+from cortex.fields import FileSelection, JobFields, WorkerScaling
 from cortex.operator import Operator
-from cortex.submission import Submission, encode_items, encode_value
+from cortex.submission import Submission, encode_items, encode_lines, encode_value
 from cortex.transport import Transport
 
 Json = dict[str, Any]
@@ -85,33 +87,61 @@ class Client:
     def submit_job(
         self,
         api_name: str,
-        items: Iterable[Any],
+        items: Iterable[Any] | None = None,
         *,
-        batch_size: int,
-        workers: int,
-        config: Any = None,
-        timeout: int | None = None,
-        batch_timeout: int | None = None,
-        sqs_dead_letter_queue: Json | None = None,
+        workers: int | WorkerScaling,
+        batch_size: int | None = None,
+        file_path_lister: FileSelection | None = None,
+        delimited_files: FileSelection | None = None,
+        idempotency_key: str | None = None,
+        **fields: Unpack[JobFields],
     ) -> Json:
         """Submit a job and return its description; the job is on disk then. Its id is `["job_id"]`.
 
-        Each item is any value that JSON can hold. `timeout` (seconds) ends the whole job, `batch_timeout` (seconds) one
-        attempt of a batch. `sqs_dead_letter_queue` is `{"arn", "max_receive_count"}`.
+        Its input is `items`, each any value that JSON can hold, or the files that one of `file_path_lister` (their
+        paths are the items) and `delimited_files` (the JSON values in them are) selects. `fields` are those of
+        `cortex.fields.JobFields`. The same `idempotency_key` gives the same job; where none is given, one is made, so
+        that a connection that breaks cannot submit the job twice.
         """
-        submission = Submission(
-            items=encode_items(items),
-            batch_size=batch_size,
-            config=None if config is None else encode_value("config", config),
-            fields={
-                "workers": workers,
-                "timeout": timeout,
-                "batch_timeout": batch_timeout,
-                "sqs_dead_letter_queue": sqs_dead_letter_queue,
-            },
-        )
-        job: Json = json.loads(self.operator.submit(api_name, submission.body()))
+        submission = _submission(items, workers, batch_size, file_path_lister, delimited_files, fields)
+        job: Json = json.loads(self.operator.submit(api_name, submission.body(), idempotency_key=idempotency_key))
         return job
+
+    def submit_stream(
+        self,
+        api_name: str,
+        items: Iterable[Any],
+        *,
+        workers: int | WorkerScaling,
+        batch_size: int,
+        idempotency_key: str | None = None,
+        **fields: Unpack[JobFields],
+    ) -> Json:
+        """Submit a job of any number of items, and return its description once the last one is on disk.
+
+        Each item is sent as soon as `items` gives it, and forgotten: work starts on the first ones. If `items` raises,
+        or the connection breaks, the job ends as `enqueue_failed`. The rest is as with `submit_job`.
+        """
+        head = _submission(None, workers, batch_size, None, None, fields).head()
+        lines = itertools.chain([head], encode_lines(items))
+        job: Json = json.loads(self.operator.submit_stream(api_name, lines, idempotency_key=idempotency_key))
+        return job
+
+    def dry_run(
+        self,
+        api_name: str,
+        items: Iterable[Any] | None = None,
+        *,
+        workers: int | WorkerScaling,
+        batch_size: int | None = None,
+        file_path_lister: FileSelection | None = None,
+        delimited_files: FileSelection | None = None,
+        **fields: Unpack[JobFields],
+    ) -> list[str]:
+        """Check what `submit_job` would submit, and submit nothing; the files it selects. Raises if it is refused."""
+        submission = _submission(items, workers, batch_size, file_path_lister, delimited_files, fields)
+        *files, _all_is_well = self.operator.dry_run(api_name, submission.body())
+        return [file.decode() for file in files]
 
     def get_job(self, api_name: str, job_id: str) -> Json:
         """A job now: `job_status`, `metrics`, `endpoint`, `api_spec`."""
@@ -137,13 +167,44 @@ class Client:
         for page in self.operator.batches(api_name, job_id, state="failed", page_size=1000):
             yield from json.loads(page)["batches"]
 
-    def retry_job(self, api_name: str, job_id: str, *, workers: int | None = None) -> Json:
+    def retry_job(
+        self, api_name: str, job_id: str, *, workers: int | None = None, idempotency_key: str | None = None
+    ) -> Json:
         """Run the failed batches of a job that is over again, as a new job; return its description.
 
         The new job has the old one's configuration and limits, and as many workers if not told otherwise.
         """
-        job: Json = json.loads(self.operator.retry(api_name, job_id, workers=workers))
+        job: Json = json.loads(self.operator.retry(api_name, job_id, workers=workers, idempotency_key=idempotency_key))
         return job
+
+    def update_job(self, api_name: str, job_id: str, *, workers: int | None = None, paused: bool | None = None) -> Json:
+        """Change a running job's number of workers, or whether it is paused; the job as `get_job` gives it."""
+        given = {name: value for name, value in (("workers", workers), ("paused", paused)) if value is not None}
+        job: Json = json.loads(self.operator.update(api_name, job_id, given))
+        return job
+
+    def scale_job(self, api_name: str, job_id: str, workers: int) -> Json:
+        """Give a running job another number of workers."""
+        return self.update_job(api_name, job_id, workers=workers)
+
+    def pause_job(self, api_name: str, job_id: str) -> Json:
+        """Hold a job's batches back. Those that are being worked on are finished."""
+        return self.update_job(api_name, job_id, paused=True)
+
+    def resume_job(self, api_name: str, job_id: str) -> Json:
+        """Go on with a job that was paused."""
+        return self.update_job(api_name, job_id, paused=False)
+
+    def job_results(self, api_name: str, job_id: str, follow: bool = False) -> Iterator[Json]:
+        """What the containers answered, if the job was submitted with `results`: `batch`, `reply`, in batch order.
+
+        A batch that failed has no reply here. `follow` goes on until the job is over, restarts of the deployment too.
+        """
+        return (json.loads(line) for line in self.operator.results(api_name, job_id, follow=follow))
+
+    def job_errors(self, api_name: str, job_id: str) -> Iterator[Json]:
+        """A job's failed batches as one stream; what is told of each is as with `failed_batches`."""
+        return (json.loads(line) for line in self.operator.errors(api_name, job_id))
 
     def stop_job(self, api_name: str, job_id: str, keep_cache: bool = False) -> None:
         """Stop a running job. `keep_cache` means nothing and is there because Cortex's client has it."""
@@ -161,6 +222,29 @@ class Client:
         """A job's spans as known now: `trace_id`, `spans`, `dropped_spans`."""
         trace: Json = json.loads(self.operator.trace(api_name, job_id))
         return trace
+
+
+def _submission(
+    items: Iterable[Any] | None,
+    workers: int | WorkerScaling,
+    batch_size: int | None,
+    file_path_lister: FileSelection | None,
+    delimited_files: FileSelection | None,
+    fields: JobFields,
+) -> Submission:
+    if unknown := fields.keys() - JobFields.__annotations__.keys():
+        raise TypeError(f"a job has no field {', '.join(sorted(unknown))}")
+    config = fields.get("config")
+    others = {name: value for name, value in fields.items() if name != "config"}
+    files = {"file_path_lister": file_path_lister, "delimited_files": delimited_files}
+    for name, selection in files.items():
+        others[name] = selection and {"batch_size": batch_size, **selection}
+    return Submission(
+        {"workers": workers, **others},
+        config=None if config is None else encode_value("config", config),
+        items=None if items is None else encode_items(items),
+        batch_size=batch_size,
+    )
 
 
 def config_file_name(path: str | Path) -> str:

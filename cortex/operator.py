@@ -1,11 +1,13 @@
 """The HTTP routes of a deployment, one method each. Arguments and answers are raw JSON.
 
-`watch` is more than a route: it outlives a restart of the server, because a job does.
+`watch` and `results` are more than routes: they outlive a restart of the server, because a job does.
 """
 
 import json
+import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import quote
 
 from urllib3.filepost import encode_multipart_formdata
@@ -17,11 +19,18 @@ IN_PROGRESS = frozenset({"pending", "enqueuing", "running", "unknown"})
 """The statuses of a job that is not over."""
 
 PATIENCE_S = 30.0
-"""How long `watch` waits for a server that went away."""
+"""How long a server that went away in the middle is waited for."""
+
+_BATCH = re.compile(rb'\{"batch": ?(\d+)')
+"""How a line of results begins."""
 
 
 class Operator:
-    """One deployment, by its routes."""
+    """One deployment, by its routes.
+
+    What makes a job takes an `idempotency_key`: the same key gives the same job. Where none is given, one is made, so
+    that a connection which breaks cannot make the job twice.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -49,13 +58,41 @@ class Operator:
         """Restart an API's replicas, where its kind has any."""
         return self._transport.send(Request("POST", f"/refresh/{_segment(name)}", {"force": str(force).lower()}))
 
-    def submit(self, api_name: str, body: bytes) -> bytes:
+    def submit(self, api_name: str, body: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Submit a job."""
-        return self._transport.send(Request("POST", f"/batch/{_segment(api_name)}", body=body))
+        path = f"/batch/{_segment(api_name)}"
+        return self._transport.send(Request("POST", path, body=body, idempotency_key=idempotency_key or _new_key()))
+
+    def submit_stream(self, api_name: str, lines: Iterable[bytes], *, idempotency_key: str | None = None) -> bytes:
+        """Submit a job whose first line is an object of its fields, and every further one an item.
+
+        `lines` may be cut anywhere. They are sent as they come, once.
+        """
+        path = f"/batch/{_segment(api_name)}"
+        request = Request(
+            "POST", path, content_type="application/x-ndjson", idempotency_key=idempotency_key or _new_key()
+        )
+        try:
+            return self._transport.upload(request, lines)
+        except Unreachable as error:
+            if error.kind != "client.connection_broken":
+                raise
+            fate = "a job that had begun ends as `enqueue_failed`, unless all of its items had arrived"
+            raise Unreachable(error.kind, f"{error.message}; {fate}: look at the API's latest job") from error
+
+    def dry_run(self, api_name: str, body: bytes) -> Iterator[bytes]:
+        """Check a submission and accept nothing: the selected files, a line each, and a last line that all is well."""
+        path, query = f"/batch/{_segment(api_name)}", {"dryRun": "true"}
+        return self._transport.lines(Request("POST", path, query, body, text_error="client.dry_run"))
 
     def job(self, api_name: str, job_id: str) -> bytes:
         """A job as it is now."""
         return self._transport.send(Request("GET", f"/batch/{_segment(api_name)}", {"jobID": job_id}))
+
+    def update(self, api_name: str, job_id: str, changes: Mapping[str, object]) -> bytes:
+        """Change a running job: its `workers`, or whether it is `paused`. The job as it is then."""
+        path, body = f"/batch/{_segment(api_name)}", json.dumps(changes).encode()
+        return self._transport.send(Request("PATCH", path, {"jobID": job_id}, body))
 
     def batches(self, api_name: str, job_id: str, *, state: str | None, page_size: int) -> Iterator[bytes]:
         """A job's batches in one state, or all: page by page, as they are asked for."""
@@ -67,11 +104,11 @@ class Operator:
             yield page
             token = str(json.loads(page)["next_page_token"])
 
-    def retry(self, api_name: str, job_id: str, *, workers: int | None) -> bytes:
+    def retry(self, api_name: str, job_id: str, *, workers: int | None, idempotency_key: str | None = None) -> bytes:
         """Run a job's failed batches again, as a new job."""
         body = json.dumps({} if workers is None else {"workers": workers}).encode()
         path = f"/batch/{_segment(api_name)}/{_segment(job_id)}/retry"
-        return self._transport.send(Request("POST", path, body=body))
+        return self._transport.send(Request("POST", path, body=body, idempotency_key=idempotency_key or _new_key()))
 
     def stop(self, api_name: str, job_id: str) -> bytes:
         """Stop a job."""
@@ -83,9 +120,29 @@ class Operator:
 
     def logs(self, api_name: str, job_id: str, *, follow: bool) -> Iterator[bytes]:
         """A job's log, a line each; with `follow` until the job is over."""
-        path = f"/batch/{_segment(api_name)}/{_segment(job_id)}/logs"
+        return self._lines_of(api_name, job_id, "logs", follow=follow)
+
+    def results(self, api_name: str, job_id: str, *, follow: bool) -> Iterator[bytes]:
+        """A job's kept replies by batch, a line each: `batch`, `reply`; with `follow` until the job is over.
+
+        Where the server goes away in the middle, it is asked again, and what was told is passed over.
+        """
+        last = -1
+        for line in self._patiently(lambda: self._lines_of(api_name, job_id, "results", follow=follow)):
+            found = _BATCH.match(line)
+            index = int(found[1]) if found else last + 1
+            if index > last:
+                last = index
+                yield line
+
+    def errors(self, api_name: str, job_id: str) -> Iterator[bytes]:
+        """A job's failed batches, a line each."""
+        return self._lines_of(api_name, job_id, "errors", follow=False)
+
+    def _lines_of(self, api_name: str, job_id: str, what: str, *, follow: bool) -> Iterator[bytes]:
+        path = f"/batch/{_segment(api_name)}/{_segment(job_id)}/{what}"
         for line in self._transport.lines(Request("GET", path, {"follow": "true" if follow else None})):
-            if line.startswith(b'{"kind"'):  # trouble in the middle: log lines have no kind
+            if line.startswith(b'{"kind"'):  # trouble in the middle: no line of these has a kind
                 raise _trouble(json.loads(line))
             yield line
 
@@ -94,21 +151,34 @@ class Operator:
 
         Where the server goes away in the middle, it is asked again for `PATIENCE_S` seconds.
         """
+        return self._patiently(lambda: self._watched(api_name, job_id))
+
+    def _watched(self, api_name: str, job_id: str) -> Iterator[bytes]:
         request = Request("GET", f"/batch/{_segment(api_name)}", {"jobID": job_id, "watch": "true"})
+        for line in self._transport.lines(request):
+            over = _status(line) not in IN_PROGRESS
+            yield line
+            if over:
+                return
+        raise Unreachable("client.connection_broken", f"the server stopped telling about job {job_id}")
+
+    def _patiently(self, lines: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
+        """The lines, and all of them again when the server goes away in the middle, for `PATIENCE_S` seconds."""
         started, last_heard = False, time.monotonic()
         while True:
-            trouble = Unreachable("client.connection_broken", f"the server stopped telling about job {job_id}")
             try:
-                for line in self._transport.lines(request):
+                for line in lines():
                     started, last_heard = True, time.monotonic()
                     yield line
-                    if _status(line) not in IN_PROGRESS:
-                        return
-            except Unreachable as error:
-                trouble = error
-            if not started or time.monotonic() - last_heard > PATIENCE_S:
-                raise trouble
+                return
+            except Unreachable:
+                if not started or time.monotonic() - last_heard > PATIENCE_S:
+                    raise
             time.sleep(0.2)  # the server is being restarted, and there is no event that says when it is back
+
+
+def _new_key() -> str:
+    return os.urandom(16).hex()
 
 
 def _segment(name: str) -> str:

@@ -5,59 +5,90 @@ are checked here but never decoded and encoded again: the body is put together f
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from cortex.exceptions import CortexException
 
 MAX_BYTES = 10 * 1024 * 1024
-"""The server's limit for a submission."""
+"""The server's limit for a submission that is not streamed."""
 
 INVALID_ITEMS = "client.invalid_items"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A job to be submitted. `items` is a JSON array and `config` a JSON value, both as text."""
+    """A job to be submitted, without its API."""
 
-    items: bytes
-    batch_size: int
+    fields: Mapping[str, object]
+    """Its fields by name, such as `workers` and `timeout`; None means not given."""
     config: bytes | None = None
-    fields: Mapping[str, object] = field(default_factory=dict)
-    """The other fields, such as `workers` and `timeout`; None means not given."""
+    """A JSON value as text."""
+    items: bytes | None = None
+    """A JSON array as text; the input, unless a field or a stream is."""
+    batch_size: int | None = None
+    """Of `items`, or of a stream."""
 
     def body(self) -> bytes:
         """The request's body. Raises `CortexException` when it is larger than any server takes."""
-        fields = [
-            json.dumps(name).encode() + b":" + encode_value(name, value)
-            for name, value in self.fields.items()
-            if value is not None
-        ]
-        if self.config is not None:
-            fields.append(b'"config":' + self.config)
-        fields.append(
-            b'"item_list":{"items":%b,"batch_size":%b}' % (self.items, encode_value("batch_size", self.batch_size))
-        )
-        body = b"{" + b",".join(fields) + b"}"
-        if len(body) > MAX_BYTES:
-            raise CortexException(
-                "client.submission_too_large",
-                f"the submission is {len(body) / 2**20:.1f} MiB and may be at most {MAX_BYTES // 2**20} MiB: "
-                "submit several jobs, or items that name their data",
-            )
+        members = self._members()
+        if self.items is not None:
+            item_list = [_member("items", self.items)]
+            if self.batch_size is not None:
+                item_list.append(_member("batch_size", encode_value("batch_size", self.batch_size)))
+            members.append(_member("item_list", _object(item_list)))
+        body = _object(members)
+        check_size(len(body), "the submission")
         return body
+
+    def head(self) -> bytes:
+        """The first line of a stream, which says all but the items."""
+        line = _object([*self._members(), _member("batch_size", encode_value("batch_size", self.batch_size))])
+        # `config` may span lines. What ends a line is space between JSON's words: within a string it is escaped.
+        return line.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
+
+    def _members(self) -> list[bytes]:
+        given = {name: value for name, value in self.fields.items() if value is not None}
+        members = [_member(name, encode_value(name, value)) for name, value in given.items()]
+        return members if self.config is None else [*members, _member("config", self.config)]
+
+
+def _member(name: str, value: bytes) -> bytes:
+    return json.dumps(name).encode() + b":" + value
+
+
+def _object(members: list[bytes]) -> bytes:
+    return b"{" + b",".join(members) + b"}"
+
+
+def check_size(size: int, what: str) -> None:
+    """Raises `CortexException` (`client.submission_too_large`) for more bytes than one request may have."""
+    if size > MAX_BYTES:
+        raise CortexException(
+            "client.submission_too_large",
+            f"{what} is {size / 2**20:.1f} MiB and may be at most {MAX_BYTES // 2**20} MiB: "
+            "stream the items, or name files that hold them",
+        )
 
 
 def encode_items(items: Iterable[Any]) -> bytes:
     """Python values as a JSON array. Raises `CortexException` naming the first that JSON cannot hold."""
-    encoded = []
+    return b"[" + b",".join(_encoded(items)) + b"]"
+
+
+def encode_lines(items: Iterable[Any]) -> Iterator[bytes]:
+    """Python values as lines, each made when it is asked for. Raises like `encode_items`."""
+    return (item + b"\n" for item in _encoded(items))
+
+
+def _encoded(items: Iterable[Any]) -> Iterator[bytes]:
     for index, item in enumerate(items):
         try:
-            encoded.append(json.dumps(item, separators=(",", ":"), allow_nan=False))
+            encoded = json.dumps(item, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise CortexException(INVALID_ITEMS, f"items[{index}] cannot be written as JSON: {error}") from error
-    return ("[" + ",".join(encoded) + "]").encode()
+        yield encoded.encode()
 
 
 def encode_value(name: str, value: Any) -> bytes:

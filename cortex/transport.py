@@ -6,7 +6,7 @@ Answers are bytes here, because numbers such as `1e400` or `12345678901234567890
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import BadStatusLine, RemoteDisconnected
 from urllib.parse import urlencode
@@ -15,6 +15,7 @@ import urllib3
 
 from cortex.environments import Environment
 from cortex.exceptions import CortexException, NotFound, Unreachable
+from cortex.upload import Upload
 from cortex.version import version
 
 CONNECT_TIMEOUT_S = 10.0
@@ -36,12 +37,31 @@ class Request:
     query: Mapping[str, str | None] | None = None
     body: bytes | None = None
     content_type: str = "application/json"
+    idempotency_key: str | None = None
+    """Makes it safe to ask again."""
+    text_error: str | None = None
+    """The kind of an error that is told as plain text."""
 
     @property
     def target(self) -> str:
         """Path and query."""
         given = {key: value for key, value in (self.query or {}).items() if value is not None}
         return f"{self.path}?{urlencode(given)}" if given else self.path
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that say who asks and what comes."""
+        found = {"CortexAPIVersion": version(), "User-Agent": f"cortex-batch/{version()}"}
+        if self.body is not None or self.method == "POST":
+            found["Content-Type"] = self.content_type
+        if self.idempotency_key is not None:
+            found["Idempotency-Key"] = self.idempotency_key
+        return found
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether asking again does no harm."""
+        return self.method == "GET" or self.idempotency_key is not None
 
 
 class Transport:
@@ -72,11 +92,11 @@ class Transport:
             response.close()
 
     def _open(self, request: Request, answer_timeout: float | None) -> urllib3.BaseHTTPResponse:
-        """Send a request and read the answer's head. What only looks is asked again when the connection breaks.
+        """Send a request and read the answer's head. What may be repeated is, when the connection breaks.
 
         A gateway that is restarted keeps its address: what it had accepted breaks, what comes then waits for it.
         """
-        for pause in RETRY_PAUSES_S if request.method == "GET" else ():
+        for pause in RETRY_PAUSES_S if request.repeatable else ():
             try:
                 return self._open_once(request, answer_timeout)
             except Unreachable as error:
@@ -86,22 +106,35 @@ class Transport:
         return self._open_once(request, answer_timeout)
 
     def _open_once(self, request: Request, answer_timeout: float | None) -> urllib3.BaseHTTPResponse:
-        headers = {"CortexAPIVersion": version(), "User-Agent": f"cortex-batch/{version()}"}
-        if request.body is not None:
-            headers["Content-Type"] = request.content_type
         with self._wrapped_errors():
             response = self._pool.request(
                 request.method,
                 self.environment.operator_endpoint + request.target,
                 body=request.body,
-                headers=headers,
+                headers=request.headers,
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=answer_timeout),
                 preload_content=False,
                 redirect=False,
             )
             if response.status >= 300:
-                raise _failure(response.status, response.data, self._where)
+                raise _failure(response, self._where, request.text_error)
         return response
+
+    def upload(self, request: Request, body: Iterable[bytes]) -> bytes:
+        """Send a body while it is made; the answer's body. Raises like `send`, and what making the body raises.
+
+        It is sent once: what is made only once cannot be repeated.
+        """
+        url = urllib3.util.parse_url(self.environment.operator_endpoint + request.target)
+        of_scheme = urllib3.connection.HTTPSConnection if url.scheme == "https" else urllib3.connection.HTTPConnection
+        connection = of_scheme((url.host or "").strip("[]"), url.port, timeout=CONNECT_TIMEOUT_S)
+        with Upload(connection, request.method, url.request_uri, request.headers, ANSWER_TIMEOUT_S) as sending:
+            sending.feed(body)
+            with self._wrapped_errors():
+                response = sending.answer()
+                if response.status >= 300:
+                    raise _failure(response, self._where)
+                return response.data
 
     @property
     def _where(self) -> str:
@@ -134,13 +167,17 @@ class Transport:
         return f"nothing answers at {endpoint}{hint} (environment `{name}`)"
 
 
-def _failure(status: int, body: bytes, where: str) -> CortexException:
+def _failure(response: urllib3.BaseHTTPResponse, where: str, text_error: str | None = None) -> CortexException:
+    status, body = response.status, response.data
     try:
         told = json.loads(body)
         kind, message = str(told["kind"]), str(told["message"])
-    except (ValueError, TypeError, KeyError):  # not an answer of ours: a proxy's, or another program's
-        text = body.decode(errors="replace").strip().splitlines()
-        said = f": {text[0][:200]}" if text else ""
+    except (ValueError, TypeError, KeyError):
+        text = body.decode(errors="replace").strip()
+        if text_error is not None and status == 400 and response.headers.get("Content-Type", "").startswith("text/"):
+            return CortexException(text_error, text)
+        # not an answer of ours: a proxy's, or another program's
+        said = f": {text.splitlines()[0][:200]}" if text else ""
         kind, message = "client.unexpected_answer", f"{where} answered status {status}{said}"
     if status in (502, 503, 504):
         return Unreachable(kind, message)

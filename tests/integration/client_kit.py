@@ -1,6 +1,7 @@
 """A real HTTP server that answers as a test tells it, for the client and the command line."""
 
 import json
+import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +14,20 @@ JOB_ID = "69a1b2c3d4e5f607"
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. A list of lines is sent in chunks, and `broken` ends it without its end; `none`: without its begin."""
+    """An answer. A list of lines is sent in chunks, and `broken` ends it without its end; `none`: without its begin.
+
+    With `after` it is given when so many bytes of the request's body were read, and the rest is not read any more.
+    """
 
     body: Any = None
     status: int = 200
     lines: list[bytes] | None = None
     broken: bool = False
     none: bool = False
+    after: int | None = None
+    kept: bool = True
+    """Whether what comes of the request's body is kept."""
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Asked:
     target: str
     headers: dict[str, str]
     body: bytes
+    whole: bool = True
+    """Whether the body's end came."""
 
 
 @dataclass
@@ -39,15 +49,14 @@ class Server:
     url: str
     replies: dict[str, list[Reply]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    chunks: "queue.SimpleQueue[bytes]" = field(default_factory=queue.SimpleQueue)
+    """What came of bodies without a length, as it came; an empty one at the end, or where they break off."""
 
     def on(self, request: str, *replies: Reply) -> None:
         self.replies[request] = list(replies)
 
-    def answer_to(self, asked: Asked) -> Reply:
-        self.asked.append(asked)
-        replies = self.replies.get(
-            f"{asked.method} {asked.target}", [Reply({"kind": "test.unknown", "message": asked.target}, 404)]
-        )
+    def answer_to(self, method: str, target: str) -> Reply:
+        replies = self.replies.get(f"{method} {target}", [Reply({"kind": "test.unknown", "message": target}, 404)])
         return replies.pop(0) if len(replies) > 1 else replies[0]
 
 
@@ -57,14 +66,16 @@ def serving() -> Iterator[Server]:
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            reply = server.answer_to(Asked(self.command, self.path, dict(self.headers), body))
-            if reply.none:
-                self.close_connection = True
+            reply = server.answer_to(self.command, self.path)
+            body, whole = self.read_body(reply)
+            server.asked.append(Asked(self.command, self.path, dict(self.headers), body, whole))
+            self.close_connection = self.close_connection or not whole or reply.none
+            if reply.none or not (whole or reply.after is not None):
                 return
             self.send_response(reply.status)
             if reply.lines is None:
                 content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                self.send_header("Content-Type", reply.content_type)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -79,7 +90,22 @@ def serving() -> Iterator[Server]:
             else:
                 self.wfile.write(b"0\r\n\r\n")
 
-        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  # the base class's names
+        def read_body(self, reply: Reply) -> tuple[bytes, bool]:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0)), True
+            body = b""
+            while reply.after is None or len(body) < reply.after:
+                size = self.rfile.readline()
+                chunk = self.rfile.read(int(size or b"0", 16))
+                if reply.kept or not chunk:
+                    server.chunks.put(chunk)
+                    body += chunk
+                if not chunk:
+                    return body, size != b""
+                self.rfile.readline()
+            return body, False
+
+        do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815  # the base class's names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
             pass

@@ -1,5 +1,6 @@
 """The Python client over real HTTP: what it asks, what it gives back, and how failures look."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 import cortex
 from cortex.environments import Environment
 from cortex.exceptions import CortexException, NotFound, Unreachable
+from cortex.fields import FileSelection
 from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line, serving
 
 WATCH = f"GET /batch/digits?jobID={JOB_ID}&watch=true"
@@ -191,10 +193,23 @@ def test_what_only_looks_is_asked_again_when_the_connection_breaks(server: Serve
     assert client.wait("digits", JOB_ID)["job_status"]["status"] == "succeeded"
 
 
-def test_a_submission_is_never_sent_twice(server: Server, client: cortex.Client) -> None:
-    server.on("POST /batch/digits", Reply(none=True))
+def test_a_submission_is_sent_again_under_the_same_key_when_the_connection_breaks(
+    server: Server, client: cortex.Client
+) -> None:
+    server.on("POST /batch/digits", Reply(none=True), Reply({"job_id": JOB_ID}))
+    assert client.submit_job("digits", items=[1], batch_size=1, workers=1) == {"job_id": JOB_ID}
+    first, second = (asked.headers["Idempotency-Key"] for asked in server.asked)
+    assert first == second
+    client.submit_job("digits", items=[1], batch_size=1, workers=1)
+    assert server.asked[2].headers["Idempotency-Key"] != first
+    client.submit_job("digits", items=[1], batch_size=1, workers=1, idempotency_key="mine")
+    assert server.asked[3].headers["Idempotency-Key"] == "mine"
+
+
+def test_a_change_is_never_sent_twice(server: Server, client: cortex.Client) -> None:
+    server.on(f"DELETE /batch/digits?jobID={JOB_ID}", Reply(none=True))
     with pytest.raises(Unreachable, match="broke the connection"):
-        client.submit_job("digits", items=[1], batch_size=1, workers=1)
+        client.stop_job("digits", JOB_ID)
     assert len(server.asked) == 1
 
 
@@ -225,3 +240,71 @@ def test_a_job_is_retried(server: Server, client: cortex.Client) -> None:
     assert client.retry_job("digits", JOB_ID, workers=2) == {"job_id": "1", "retry_of": JOB_ID}
     assert client.retry_job("digits", JOB_ID)["job_id"] == "1"
     assert [asked.body for asked in server.asked] == [b'{"workers": 2}', b"{}"]
+
+
+def test_all_that_a_submission_may_ask_for_is_sent(server: Server, client: cortex.Client) -> None:
+    server.on("POST /batch/digits", Reply({"job_id": JOB_ID}))
+    client.submit_job(
+        "digits",
+        delimited_files={"s3_paths": ["s3://b/in/"], "includes": ["**.json"]},
+        batch_size=10,
+        workers={"batches_per_worker": 100, "max_workers": 8},
+        retries={"max_attempts": 3, "backoff_seconds": 0.5, "on": [503]},
+        split_failed=True,
+        results={"s3_path": "s3://b/out/"},
+        max_failed_percent=2.5,
+        webhook={"url": "http://127.0.0.1/hook", "secret": "s"},
+        sqs_dead_letter_queue=None,
+    )
+    assert json.loads(server.asked[0].body) == {
+        "delimited_files": {"s3_paths": ["s3://b/in/"], "includes": ["**.json"], "batch_size": 10},
+        "workers": {"batches_per_worker": 100, "max_workers": 8},
+        "retries": {"max_attempts": 3, "backoff_seconds": 0.5, "on": [503]},
+        "split_failed": True,
+        "results": {"s3_path": "s3://b/out/"},
+        "max_failed_percent": 2.5,
+        "webhook": {"url": "http://127.0.0.1/hook", "secret": "s"},
+    }
+
+
+def test_a_field_that_no_job_has_is_a_mistake_of_the_caller(client: cortex.Client) -> None:
+    with pytest.raises(TypeError, match="a job has no field retrys"):
+        client.submit_job("digits", [1], batch_size=1, workers=1, retrys={})  # type: ignore[call-arg]  # so is meant
+
+
+def test_a_dry_run_gives_the_selected_files_or_raises_what_is_wrong(server: Server, client: cortex.Client) -> None:
+    selection: FileSelection = {"s3_paths": ["s3://b/"], "batch_size": 1}
+    text = Reply(b"s3://b/1\ns3://b/2\nvalidations passed\n", content_type="text/plain")
+    server.on("POST /batch/digits?dryRun=true", text)
+    assert client.dry_run("digits", workers=1, file_path_lister=selection) == ["s3://b/1", "s3://b/2"]
+    server.on("POST /batch/digits?dryRun=true", Reply(b"there is no bucket b\n", 400, content_type="text/plain"))
+    with pytest.raises(CortexException, match=r"^there is no bucket b$") as caught:
+        client.dry_run("digits", workers=1, file_path_lister=selection)
+    assert caught.value.kind == "client.dry_run"
+
+
+def test_a_running_job_is_changed(server: Server, client: cortex.Client) -> None:
+    server.on(f"PATCH /batch/digits?jobID={JOB_ID}", Reply(job_status()))
+    assert client.scale_job("digits", JOB_ID, 5) == job_status()
+    client.pause_job("digits", JOB_ID)
+    client.resume_job("digits", JOB_ID)
+    client.update_job("digits", JOB_ID, workers=2, paused=False)
+    bodies = [json.loads(asked.body) for asked in server.asked]
+    assert bodies == [{"workers": 5}, {"paused": True}, {"paused": False}, {"workers": 2, "paused": False}]
+
+
+def test_results_go_on_where_they_broke_off(server: Server, client: cortex.Client) -> None:
+    told = [b'{"batch":0,"reply":[0]}\n', b'{"batch":2,"reply":{"kind":1}}\n', b'{"batch":3,"reply":"three"}\n']
+    path = f"GET /batch/digits/{JOB_ID}/results?follow=true"
+    server.on(path, Reply(lines=told[:2], broken=True), Reply({}, 503), Reply(lines=told))
+    found = [(each["batch"], each["reply"]) for each in client.job_results("digits", JOB_ID, follow=True)]
+    assert found == [(0, [0]), (2, {"kind": 1}), (3, "three")]
+
+
+def test_a_job_without_results_is_an_error_and_errors_are_streamed(server: Server, client: cortex.Client) -> None:
+    refusal = {"kind": "job.results_not_kept", "message": "no results are kept"}
+    server.on(f"GET /batch/digits/{JOB_ID}/results", Reply(refusal, 400))
+    server.on(f"GET /batch/digits/{JOB_ID}/errors", Reply(lines=[line({"index": 3}), line({"index": 5})]))
+    with pytest.raises(CortexException, match="no results are kept"):
+        list(client.job_results("digits", JOB_ID))
+    assert [each["index"] for each in client.job_errors("digits", JOB_ID)] == [3, 5]

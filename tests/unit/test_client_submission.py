@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex.exceptions import CortexException
-from cortex.submission import MAX_BYTES, Submission, encode_items, read_items, read_value
+from cortex.submission import MAX_BYTES, Submission, encode_items, encode_lines, read_items, read_value
 
 TREACHEROUS = [b"12345678901234567890", b"1.0", b"1e400", b'{"a":1,"a":2}', b'"\\u00e9"', b"-0", b"[1, 2]", b"null"]
 
@@ -82,13 +82,13 @@ JSON_VALUES = st.recursive(
 def test_python_values_lines_and_arrays_are_three_ways_to_say_the_same(values: list[object]) -> None:
     lines = "\n".join(json.dumps(value) for value in values).encode()
     for items in (encode_items(values), read_items(lines, "f"), read_items(json.dumps(values).encode(), "f")):
-        body = Submission(items, batch_size=2).body()
+        body = Submission({}, items=items, batch_size=2).body()
         assert json.loads(body) == {"item_list": {"items": values, "batch_size": 2}}
 
 
 def test_the_body_holds_raw_items_raw_config_and_the_fields_that_are_given() -> None:
     fields = {"workers": 3, "timeout": None, "sqs_dead_letter_queue": {"arn": "a"}}
-    body = Submission(b"[1e400]", batch_size=2, config=b'{"b": 1.0}', fields=fields).body()
+    body = Submission(fields, b'{"b": 1.0}', b"[1e400]", batch_size=2).body()
     assert body == (
         b'{"workers":3,"sqs_dead_letter_queue":{"arn":"a"},"config":{"b": 1.0},'
         b'"item_list":{"items":[1e400],"batch_size":2}}'
@@ -96,7 +96,7 @@ def test_the_body_holds_raw_items_raw_config_and_the_fields_that_are_given() -> 
 
 
 def test_a_submission_that_no_server_takes_is_not_sent() -> None:
-    submission = Submission(b'["' + b"x" * MAX_BYTES + b'"]', batch_size=1)
+    submission = Submission({}, items=b'["' + b"x" * MAX_BYTES + b'"]', batch_size=1)
     with pytest.raises(CortexException, match=r"10\.0 MiB and may be at most 10 MiB") as caught:
         submission.body()
     assert caught.value.kind == "client.submission_too_large"
@@ -112,3 +112,16 @@ def test_config_must_be_json() -> None:
     assert read_value("config", b' {"a": 1e400}\n') == b'{"a": 1e400}'
     with pytest.raises(CortexException, match="config: not JSON: expecting value at column 1"):
         read_value("config", b"yes")
+
+
+def test_the_head_of_a_stream_is_one_line_whatever_the_config_looks_like() -> None:
+    config = b'{\r\n  "a": "x\\ny",\n  "b": 1e400\n}'
+    head = Submission({"workers": 3}, config, batch_size=2).head()
+    assert head == b'{"workers":3,"config":{    "a": "x\\ny",   "b": 1e400 },"batch_size":2}\n'
+
+
+def test_lines_are_made_one_by_one_and_a_mistake_is_named_by_its_place() -> None:
+    made = encode_lines(iter([{"a": 1}, "é\n", object()]))
+    assert [next(made), next(made)] == [b'{"a":1}\n', b'"\\u00e9\\n"\n']
+    with pytest.raises(CortexException, match=r"items\[2\] cannot be written as JSON"):
+        next(made)
