@@ -2,7 +2,7 @@
 
 A page that is open in a browser on this machine can send requests to loopback. Two things give it away: under DNS
 rebinding the Host header carries the page's own name, and otherwise Origin and Sec-Fetch-Site tell where it comes
-from. There are no CORS headers, so that a page reads no answer either.
+from. There are no CORS headers, so that a page reads no answer either; a websocket needs none, so it is refused.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ class Guards:
         headers = Headers(scope=scope)
         if self._hosts is not None and over_tcp(scope):
             _check_host(headers, self._hosts)
-        if scope["method"] not in _READING:
+        if scope["method"] not in _READING or scope["type"] == "websocket":
             _check_origin(headers)
         await self._app(scope, receive, send)
 

@@ -2,7 +2,8 @@
 
 uvicorn bounds neither the size of a head nor the time that it may take, so that a client which sends a byte now and
 then would hold a connection, and memory, for as long as it likes. And it loses the body of a request that offers
-another protocol, as some clients do with HTTP/2 in every first request.
+another protocol, as some clients do with HTTP/2 in every first request. A GET that asks for a websocket is handed on
+when it is sound; one that is not would be left without an answer.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from http import HTTPStatus
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from services.gateway import handshake
 from services.gateway.problems import Problem
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -52,7 +54,9 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            if not self._declined:
+            if self._should_upgrade():
+                self._to_websocket()
+            elif not self._declined:
                 self._decline(data[offer.args[0] :])
         except httptools.HttpParserError:
             self._refuse(_MALFORMED)
@@ -76,6 +80,19 @@ class HttpProtocol(HttpToolsProtocol):
         """A request is whole; unless it offers another protocol: then the parser has skipped its body."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return self.scope["method"] == "GET" and super()._should_upgrade()
+
+    def _to_websocket(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()  # asked for behind a request that is still being answered
+        elif problem := handshake.problem_with(self.scope["http_version"], self.url, self.headers):
+            self._refuse(problem)
+        else:
+            self.handle_websocket_upgrade()
+            if not self.transport.get_protocol().handshake_initiated:  # type: ignore[attr-defined]  # uvicorn's
+                self.transport.close()
 
     def _decline(self, data: bytes) -> None:
         """Decline the protocol that a request offers, and read the request's body."""
@@ -103,7 +120,8 @@ class HttpProtocol(HttpToolsProtocol):
         body = problem.json()
         head = (
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            + "".join(f"{name}: {value}\r\n" for name, value in problem.headers.items())
+            + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.write_eof()

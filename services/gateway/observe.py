@@ -29,6 +29,8 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _CLIENT_GONE = 499
 """What nginx writes into its log for a client that did not wait."""
+MAX_REFUSAL_BYTES = 1024
+"""Go's usual websocket client reads no more of the answer that refuses it."""
 
 
 class Observe:
@@ -40,9 +42,10 @@ class Observe:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
+        """Answer one request, or open a websocket."""
+        if scope["type"] not in ("http", "websocket"):
             return
+        scope.setdefault("method", "GET")  # a websocket begins with one
         exchange = _Exchange(scope, send)
         request_id.set(exchange.request_id)
         quiet = scope["path"] in _QUIET
@@ -81,6 +84,8 @@ class Observe:
             if exchange.status:  # half an answer is out: all that is left is to break off, and the server logs why
                 raise
             problem = _problem(error)
+            if exchange.scope["type"] == "websocket":
+                problem = problem.within(MAX_REFUSAL_BYTES)
             answer = problem.response()
             if isinstance(error, BodyTooLarge):
                 answer = DrainingResponse(problem.json(), problem.status, problem.headers, "application/json")
@@ -99,6 +104,10 @@ class Observe:
             exchange.request_id,
             exchange.trace_id,
         )
+
+
+_SWITCHING_PROTOCOLS = 101
+_HEADS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 
 
 class _Exchange:
@@ -123,8 +132,8 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass on a part of the answer; its head with what every answer carries."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
+        if message["type"] in _HEADS:
+            self.status = message.get("status", _SWITCHING_PROTOCOLS)
             self.seconds_to_answer = time.perf_counter() - self.started
             headers = MutableHeaders(scope=message)
             headers["Date"] = formatdate(usegmt=True)

@@ -5,7 +5,7 @@ try may mend is 5xx.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 from starlette.responses import Response
@@ -40,6 +40,13 @@ class Problem:
     def json(self) -> bytes:
         """The body."""
         return msgspec.json.encode({"kind": self.kind, "message": self.message})
+
+    def within(self, limit: int) -> "Problem":
+        """The same in at most so many bytes, its message cut where it must be."""
+        message = self.message
+        while len(replace(self, message=message).json()) > limit:
+            message = f"{message[: len(message) * 9 // 10]}..."
+        return replace(self, message=message)
 
     def response(self) -> Response:
         """The answer."""

@@ -34,6 +34,8 @@ class Routing:
             await Response(status_code=204, headers={"Allow": allowed})(scope, receive, send)
 
     async def _to_endpoint(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            raise HttpError(Problem(404, "endpoints.not_found", f"no websocket is served at {scope['path']}"))
         scope["route"] = self.endpoints
         await self.endpoints.handle(scope, receive, send)
 

@@ -21,6 +21,12 @@ DRAIN_S = 2
 """Requests under way get so long: `cortex up` stops the scheduler after that, and nobody would answer them any more."""
 KEEP_ALIVE_S = 75
 BACKLOG = 1024
+PING_S = 20.0
+"""Between two pings on a websocket: proxies give up connections on which nothing happens, many after a minute."""
+PONG_S = 600.0
+"""A websocket's client may stand still for so long: one that is piped into a pager answers no ping meanwhile."""
+MAX_CLIENT_MESSAGE_BYTES = 8192
+"""On a websocket. Clients have nothing to say there."""
 _DEAD_PEER_S = 60
 
 
@@ -51,7 +57,11 @@ async def serve(app: ASGIApp, sockets: list[socket.socket], stop: Stop) -> None:
     config = uvicorn.Config(
         app,
         http=HttpProtocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_CLIENT_MESSAGE_BYTES,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PONG_S,
+        ws_per_message_deflate=False,  # costs 300 KiB a connection
         lifespan="off",
         log_config=None,
         access_log=False,

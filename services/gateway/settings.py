@@ -1,12 +1,14 @@
 """What the gateway is told by its environment."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from services.common.settings import Environment, SettingsError
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 """Hosts that mean this machine, whoever resolves them."""
+_AWS_SETTINGS = ("CORTEX_AWS_ACCOUNT_ID", "CORTEX_AWS_ALLOWED_ARNS", "CORTEX_STS_ENDPOINT")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,18 @@ class Address:
 
 
 @dataclass(frozen=True)
+class AwsAuth:
+    """CORTEX_AUTH=aws-iam: whom the operator's routes serve."""
+
+    accounts: frozenset[str]
+    """CORTEX_AWS_ACCOUNT_ID: AWS accounts, twelve digits each, separated by commas."""
+    arns: tuple[str, ...]
+    """CORTEX_AWS_ALLOWED_ARNS: patterns (`*`, `?`), one of which a client's ARN matches; none: the whole account."""
+    endpoint: str | None
+    """CORTEX_STS_ENDPOINT: base URL of the STS that clients' requests are signed for; None for Amazon's own."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The gateway's settings."""
 
@@ -52,6 +66,8 @@ class Settings:
     """CORTEX_PUBLIC_URL: the base of URLs in answers; None for the address that is listened on."""
     insecure: bool
     """CORTEX_INSECURE: serve everyone who reaches the address, under any Host."""
+    aws_auth: AwsAuth | None
+    """None: nobody is asked who they are, and the header that would say it is ignored."""
     log_level: str
     """CORTEX_LOG_LEVEL."""
     lifeline_fd: int | None
@@ -69,6 +85,7 @@ def read(environment: Environment) -> Settings:
         collector=environment.optional("CORTEX_COLLECTOR_ADDRESS"),
         public_url=public_url.rstrip("/") if public_url else None,
         insecure=environment.flag("CORTEX_INSECURE"),
+        aws_auth=_aws_auth(environment),
         log_level=environment.text("CORTEX_LOG_LEVEL", "INFO"),
         lifeline_fd=_descriptor(environment, "CORTEX_LIFELINE_FD"),
     )
@@ -84,6 +101,29 @@ def refuse_strangers(address: Address, insecure: bool) -> None:
             f"{address.host} can be reached from other machines, and whoever reaches it may run jobs: listen on "
             "127.0.0.1, or set CORTEX_INSECURE=true to serve everyone"
         )
+
+
+def _aws_auth(environment: Environment) -> AwsAuth | None:
+    wanted = environment.optional("CORTEX_AUTH")
+    accounts, arns, endpoint = (environment.optional(name) for name in _AWS_SETTINGS)
+    if wanted is None:
+        if stray := [name for name in _AWS_SETTINGS if environment.optional(name)]:
+            raise SettingsError(
+                f"{stray[0]} is set, but CORTEX_AUTH is not aws-iam: nobody would be asked who they are"
+            )
+        return None
+    if wanted != "aws-iam":
+        raise SettingsError(f"CORTEX_AUTH must be aws-iam or not set, not {wanted!r}")
+    ids = _list(accounts)
+    if not ids or not all(re.fullmatch("[0-9]{12}", account) for account in ids):
+        raise SettingsError(f"with CORTEX_AUTH=aws-iam, CORTEX_AWS_ACCOUNT_ID must be 12 digits, not {accounts!r}")
+    if endpoint is not None and not re.fullmatch(r"https?://[^/?#@\s]+/?", endpoint):
+        raise SettingsError(f"CORTEX_STS_ENDPOINT must be a URL such as https://sts.example.org, not {endpoint!r}")
+    return AwsAuth(frozenset(ids), _list(arns), endpoint)
+
+
+def _list(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _address(text: str) -> Address:

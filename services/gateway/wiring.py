@@ -13,6 +13,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.common.telemetry import client_interceptors
+from services.gateway.admission import Admission
+from services.gateway.aws_identity import AwsIdentities
 from services.gateway.collector import Collector
 from services.gateway.documents import Documents
 from services.gateway.guards import Guards
@@ -22,6 +24,7 @@ from services.gateway.routes.batch import METHODS, Batch
 from services.gateway.routes.failures import Failures
 from services.gateway.routes.job_output import JobOutput
 from services.gateway.routes.operator import Operator
+from services.gateway.routes.operator_logs import OperatorLogs
 from services.gateway.routes.system import System
 from services.gateway.routing import Routing
 from services.gateway.scheduler import OPTIONS, Scheduler
@@ -53,16 +56,20 @@ async def connected(settings: Settings, tracer: Tracer) -> AsyncIterator[Neighbo
         )
 
 
-def routing(neighbours: Neighbours, public_url: str, metrics: RequestMetrics, stopping: asyncio.Event) -> Routing:
+def routing(
+    neighbours: Neighbours, settings: Settings, public_url: str, metrics: RequestMetrics, stopping: asyncio.Event
+) -> Routing:
     """All routes."""
     scheduler, ours = neighbours.scheduler, version("cortex-batch")
+    admission = Admission(ours, AwsIdentities(settings.aws_auth) if settings.aws_auth is not None else None)
     batch = Batch(scheduler, public_url, stopping)
     return Routing(
         [
             *batch.routes(),
             *JobOutput(scheduler, neighbours.collector, stopping).routes(),
             *Failures(scheduler).routes(),
-            *Operator(scheduler, public_url, ours).routes(),
+            *Operator(scheduler, public_url, admission).routes(),
+            *OperatorLogs(scheduler, public_url, admission, stopping).routes(),
             *System(scheduler, metrics, JobSeries(scheduler), Documents(public_url, ours)).routes(),
         ],
         endpoints=Route("/{endpoint:path}", batch.by_endpoint, methods=METHODS),
@@ -75,5 +82,6 @@ def app(
     """The whole application."""
     metrics = RequestMetrics()
     names = {settings.address.host, urlsplit(public_url).hostname or ""}
-    guarded = Guards(routing(neighbours, public_url, metrics, stopping), None if settings.insecure else names)
+    routes = routing(neighbours, settings, public_url, metrics, stopping)
+    guarded = Guards(routes, None if settings.insecure else names)
     return Observe(guarded, tracer, metrics)

@@ -37,6 +37,8 @@ class Settings:
     """A worker whose stream stays away longer is replaced."""
     drain_seconds: float
     """At the end, batches in containers may go on for so long."""
+    node_groups: frozenset[str] | None
+    """The names that `node_groups` of an API may hold, separated by commas; None: they are not checked."""
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str]) -> "Settings":
@@ -57,4 +59,10 @@ class Settings:
             startup_deadline_seconds=env.seconds("CORTEX_STARTUP_DEADLINE", 600.0),
             reconnect_grace_seconds=env.seconds("CORTEX_RECONNECT_GRACE", 30.0),
             drain_seconds=env.seconds("CORTEX_DRAIN", 7.0),
+            node_groups=_names(env.optional("CORTEX_NODE_GROUPS")),
         )
+
+
+def _names(text: str | None) -> frozenset[str] | None:
+    names = frozenset(part.strip() for part in (text or "").split(",") if part.strip())
+    return names or None

@@ -104,7 +104,11 @@ class Scheduler:
         server = grpc.aio.server(
             interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
         )
-        deploy, pages, logs = Deploy(ledger, clock), BatchPages(ledger, jobs), LogFiles(settings.data_dir / "logs")
+        deploy, pages, logs = (
+            Deploy(ledger, clock, settings.node_groups),
+            BatchPages(ledger, jobs),
+            LogFiles(settings.data_dir / "logs"),
+        )
         batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, logs)
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)

@@ -298,6 +298,7 @@ async def in_front_of(target: str, folder: Path, **settings: Any) -> AsyncIterat
         "collector": target,
         "public_url": None,
         "insecure": False,
+        "aws_auth": None,
         "log_level": "INFO",
         "lifeline_fd": None,
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.trace import NoOpTracer
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from cortex.batch.v1.resources_pb2 import Batch
 from services.common.settings import Environment
@@ -52,9 +52,11 @@ def resolve(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
 async def test_every_route_and_method_is_in_the_document_and_nothing_else(document: dict[str, Any]) -> None:
     configured = settings.read(Environment({"CORTEX_SCHEDULER_ADDRESS": "unix:/nowhere"}))
     async with wiring.connected(configured, NoOpTracer()) as neighbours:
-        routing = wiring.routing(neighbours, "http://x", RequestMetrics(), asyncio.Event())
+        routing = wiring.routing(neighbours, configured, "http://x", RequestMetrics(), asyncio.Event())
     routes = [route for route in routing.routes if isinstance(route, Route)]
-    assert len(routes) == len(routing.routes)
+    sockets = {route.path for route in routing.routes if isinstance(route, WebSocketRoute)}
+    assert len(routes) + len(sockets) == len(routing.routes)
+    assert sockets < {route.path for route in routes}  # a request that asks for no websocket is told so
     served = {(route.path, method.lower()) for route in routes for method in (route.methods or ()) if method != "HEAD"}
     served |= {("/{endpoint}", method.lower()) for method in (routing.endpoints.methods or ()) if method != "HEAD"}
     assert {(path, method) for path, method, _ in operations(document)} == served

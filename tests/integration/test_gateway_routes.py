@@ -212,7 +212,7 @@ async def test_an_api_is_deleted(gateway: Gateway) -> None:
 async def test_what_a_cortex_operator_also_has(gateway: Gateway) -> None:
     assert (await gateway.get("/verifycortex")).body == b"{}"
     assert (await gateway.get("/info")).json == {
-        "cluster_config": {},
+        "cluster_config": {"api_version": "0.1.0"},
         "worker_node_infos": [],
         "operator_node_infos": [],
         "num_pending_replicas": 0,

@@ -257,3 +257,26 @@ async def test_a_stored_version_gives_back_its_configuration(deploy: Deploy) -> 
     assert [load_api(version) for version, _ in results] == parse_api_file(
         "apis.yaml", file(one, api("two", endpoint="/x"))
     )
+
+
+async def test_a_deleted_api_that_is_deployed_again_goes_on_with_its_history(
+    deploy: Deploy, ledger: SqliteLedger, clock: StandingClock
+) -> None:
+    ((first, _),) = await run(deploy, api("one"))
+    await ledger.delete_api("one")
+    clock.now -= 1_000_000_000  # the clock was set back
+    ((second, message),) = await run(deploy, api("one"))
+    assert message == "created one (BatchAPI)"
+    assert await ledger.api_versions("one") == [second, first]
+    assert second.api_id < first.api_id
+    assert spec(second)["deployment_id"] != spec(first)["deployment_id"]
+
+
+async def test_only_node_groups_that_there_are_may_be_named(ledger: SqliteLedger, clock: StandingClock) -> None:
+    deploy = Deploy(ledger, clock, frozenset({"gpu", "cpu"}))
+    await run(deploy, {**api("one"), "node_groups": ["gpu", "cpu"]}, api("two"))
+    message = r'apis\.yaml: four: node_groups\[1\]: there is no node group "tpu";.* "cpu", "gpu"$'
+    with pytest.raises(CortexError, match=message) as caught:
+        await run(deploy, api("three"), {**api("four"), "node_groups": ["gpu", "tpu"]})
+    assert caught.value.kind == "resources.invalid_node_group_selector"
+    assert [version.name for version in await ledger.apis()] == ["one", "two"]

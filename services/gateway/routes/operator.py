@@ -1,9 +1,8 @@
-"""What the `cortex` command line asks an operator: deploy, get and delete APIs."""
+"""What the `cortex` command line asks an operator: deploy, get and delete APIs. Logs are in `operator_logs.py`."""
 
 import asyncio
-import re
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -15,20 +14,16 @@ from starlette.routing import Route
 from cortex.batch.v1.batch_service_pb2 import DeployApisRequest, GetApiRequest
 from cortex.batch.v1.resources_pb2 import BatchApi, Job
 from services.common.errors import CortexError
-from services.common.names import CONTRACT_VERSION
 from services.gateway import api_json, body
+from services.gateway.admission import Admission
 from services.gateway.answers import as_json
-from services.gateway.guards import over_tcp
 from services.gateway.routes import query
 from services.gateway.scheduler import Scheduler
-from services.gateway.settings import Address
 
 MAX_STATUSES = 10
 """Jobs shown with an API."""
 _SEARCHED = 100
 """Newest jobs among which those of one version are looked for."""
-
-_Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -37,23 +32,33 @@ class Operator:
 
     scheduler: Scheduler
     public_url: str
-    version: str
-    """Ours; a client of the same version, or of Cortex's 0.42, understands the answers."""
+    admission: Admission
 
     def routes(self) -> list[Route]:
         """The operator's routes."""
+        admitted = self.admission.admitted
         return [
             Route("/verifycortex", _verify),
-            Route("/info", _info),
-            Route("/deploy", self._versioned(self.deploy), methods=["POST"]),
-            Route("/get", self._versioned(self.get_all)),
-            Route("/get/{api_name}", self._versioned(self.get)),
-            Route("/get/{api_name}/{api_id}", self._versioned(self.get_version)),
-            Route("/delete/{api_name}", self._versioned(self.delete), methods=["DELETE"]),
-            Route("/logs/{api_name}", self._versioned(self.logs)),
-            Route("/describe/{api_name}", self._versioned(self.not_for_batch)),
-            Route("/refresh/{api_name}", self._versioned(self.not_for_batch), methods=["POST"]),
+            Route("/info", admitted(self.info, versioned=False)),
+            Route("/deploy", admitted(self.deploy), methods=["POST"]),
+            Route("/get", admitted(self.get_all)),
+            Route("/get/{api_name}", admitted(self.get)),
+            Route("/get/{api_name}/{api_id}", admitted(self.get_version)),
+            Route("/delete/{api_name}", admitted(self.delete), methods=["DELETE"]),
+            Route("/describe/{api_name}", admitted(self.not_for_batch)),
+            Route("/refresh/{api_name}", admitted(self.not_for_batch), methods=["POST"]),
         ]
+
+    async def info(self, _request: Request) -> Response:
+        """What is known of the cluster: its version. The command line compares it with its own."""
+        return as_json(
+            {
+                "cluster_config": {"api_version": self.admission.version},
+                "worker_node_infos": [],
+                "operator_node_infos": [],
+                "num_pending_replicas": 0,
+            }
+        )
 
     async def deploy(self, request: Request) -> Response:
         """Deploy the APIs of an uploaded file."""
@@ -99,15 +104,6 @@ class Operator:
         await self.scheduler.delete(name)
         return as_json({"message": f"deleting {name}"})
 
-    async def logs(self, request: Request) -> Response:
-        """Where a job's log is."""
-        name, job_id = request.path_params["api_name"], query.text(request, "jobID")
-        if not job_id:
-            message = f"a job's log needs the job: /logs/{name}?jobID=..."
-            raise CortexError("endpoints.logs_job_id_required", message)
-        await self.scheduler.job(name, job_id)
-        return as_json({"log_url": f"{self.public_url}/batch/{name}/{job_id}/logs"})
-
     async def not_for_batch(self, request: Request) -> Response:
         """What only other kinds of APIs can do."""
         found: BatchApi = (await self.scheduler.api(GetApiRequest(name=request.path_params["api_name"]))).api
@@ -117,38 +113,9 @@ class Operator:
             f"{operation} is only supported for RealtimeAPI and AsyncAPI; {found.name} is a BatchAPI",
         )
 
-    def _versioned(self, handler: _Handler) -> _Handler:
-        async def checked(request: Request) -> Response:
-            self._check_version(request)
-            return await handler(request)
-
-        return checked
-
-    def _check_version(self, request: Request) -> None:
-        given = request.headers.get("cortexapiversion")
-        if given is None and not _from_elsewhere(request):
-            return
-        if given is None or not (given == self.version or re.fullmatch(rf"{CONTRACT_VERSION}\.\d+", given)):
-            raise CortexError(
-                "endpoints.api_version_mismatch",
-                f"the header CortexAPIVersion is {given!r}; this deployment speaks {CONTRACT_VERSION}.x and "
-                f"{self.version}: install that version of the client",
-            )
-
 
 async def _verify(_request: Request) -> Response:
     return as_json({})
-
-
-async def _info(_request: Request) -> Response:
-    return as_json(
-        {"cluster_config": {}, "worker_node_infos": [], "operator_node_infos": [], "num_pending_replicas": 0}
-    )
-
-
-def _from_elsewhere(request: Request) -> bool:
-    client = request.client
-    return over_tcp(request.scope) and (client is None or not Address(client.host, 0).is_loopback)
 
 
 async def _uploaded(request: Request, name: str, file_name: str) -> bytes:

@@ -1,6 +1,6 @@
 """Query parameters. Of several with one name the first counts, as in Go's `url.Values.Get`."""
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from services.gateway import problems
 
@@ -8,12 +8,12 @@ _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"", "0", "f", "false"})
 
 
-def text(request: Request, name: str) -> str:
+def text(request: HTTPConnection, name: str) -> str:
     """A parameter; empty when it is not there."""
     return next(iter(request.query_params.getlist(name)), "")
 
 
-def required(request: Request, name: str) -> str:
+def required(request: HTTPConnection, name: str) -> str:
     """A parameter. Raises `endpoints.query_param_required` when it is missing or empty."""
     value = text(request, name)
     if not value:
@@ -21,7 +21,7 @@ def required(request: Request, name: str) -> str:
     return value
 
 
-def flag(request: Request, name: str) -> bool:
+def flag(request: HTTPConnection, name: str) -> bool:
     """A parameter that is true or false; false when it is not there."""
     value = text(request, name)
     if value.lower() in _TRUE:

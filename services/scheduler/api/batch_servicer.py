@@ -75,9 +75,13 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
                     "resources.api_not_deployed", f"no API has the endpoint {request.endpoint}", Category.NOT_FOUND
                 )
         api = await self._ledger.api(name, request.api_id or None)
+        if api is None and request.api_id and await self._ledger.api(name) is not None:
+            text = (
+                f"{name} has never been deployed with the id {request.api_id}; `cortex get {name}` lists its versions"
+            )
+            raise CortexError("resources.api_id_not_found", text, Category.NOT_FOUND)
         if api is None:
-            version = f" in version {request.api_id}" if request.api_id else ""
-            raise CortexError("resources.api_not_deployed", f"{name} is not deployed{version}", Category.NOT_FOUND)
+            raise CortexError("resources.api_not_deployed", f"{name} is not deployed", Category.NOT_FOUND)
         versions = [
             resources_pb2.BatchApiVersion(api_id=version.api_id, last_updated=convert.timestamp(version.deployed_ns))
             for version in await self._ledger.api_versions(name)
