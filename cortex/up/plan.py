@@ -30,6 +30,7 @@ NEEDED = (
     "httptools",
     "starlette",
     "uvicorn",
+    "websockets",
     "psutil",
     "jwt",
 )
