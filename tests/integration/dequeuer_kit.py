@@ -22,17 +22,23 @@ from services.dequeuer.worker import Worker
 PATIENCE_S = 30.0
 NOT_STARTED = PodState(running=False, failed_starts=0, out_of_memory=False, reason="", backing_off=False)
 RUNNING = replace(NOT_STARTED, running=True)
+END = pb.WorkResponse()
 
 
 class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
-    """A gRPC server on a unix socket that notes what it hears and says what the test says."""
+    """A gRPC server on a unix socket that notes what it hears and says what the test says.
+
+    As the real one it leases again what did not arrive because its stream broke under way.
+    """
 
     def __init__(self, socket: Path) -> None:
         self.address = f"unix:{socket}"
         self.records = True
         """Answer results as recorded."""
+        self.relets = False
+        """Lease again what a worker that is ready gave back, as the real one does."""
         self.answers_heartbeats = True
-        self.heartbeat_s = 0.1
+        self.heartbeat_s = 2.0
         self.refusal: grpc.StatusCode | None = None
         self.dropped: list[int] = []
         """Epochs that the next welcome does not honour."""
@@ -46,11 +52,13 @@ class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
         self.goodbyes: list[str] = []
         self.heartbeats = 0
         self._outgoing: asyncio.Queue[pb.WorkResponse] = asyncio.Queue()
+        self._leased: dict[int, pb.Lease] = {}  # by epoch: those with neither result nor return
+        self._given_back: list[pb.Lease] = []  # until the worker is ready
+        self._last_epoch = 1_000_000
         self._changed = asyncio.Event()
         self._server: grpc.aio.Server | None = None
 
     async def open(self) -> None:
-        self._outgoing = asyncio.Queue()
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(self, self._server)
         self._server.add_insecure_port(self.address)
@@ -68,16 +76,15 @@ class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
         self._changed.set()
         if self.refusal is not None:
             await context.abort(self.refusal, "the job is over")
+        outgoing = self._outgoing = asyncio.Queue()  # its own: an earlier stream must not take what is for this one
+        self.say(welcome=pb.Welcome(heartbeat_seconds=self.heartbeat_s, dropped_epochs=self.dropped))
+        remembered = {lease.epoch for lease in first.hello.held}
+        self._lease_again([lease for epoch, lease in self._leased.items() if epoch not in remembered])
         reader = asyncio.create_task(self._read(request_iterator))
         try:
-            yield pb.WorkResponse(welcome=pb.Welcome(heartbeat_seconds=self.heartbeat_s, dropped_epochs=self.dropped))
-            while not reader.done():
-                sending = asyncio.create_task(self._outgoing.get())
-                await asyncio.wait((reader, sending), return_when=asyncio.FIRST_COMPLETED)
-                if sending.done():
-                    yield sending.result()
-                else:
-                    sending.cancel()
+            reader.add_done_callback(lambda _: outgoing.put_nowait(END))
+            while (message := await outgoing.get()) is not END:
+                yield message
         finally:
             reader.cancel()
 
@@ -86,8 +93,12 @@ class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
             self.results.extend(request.results)
             self.result_messages += bool(request.results)
             self.returned.extend(request.returned)
+            self._note_ends(request)
             if request.HasField("health"):
                 self.health.append(request.health)
+            if self.relets and self._given_back and self.health and self.health[-1].phase == pb.Health.PHASE_READY:
+                given_back, self._given_back = self._given_back, []
+                self._lease_again(given_back)
             if request.HasField("credit"):
                 self.credits.append(request.credit)
             if request.HasField("completion"):
@@ -105,13 +116,33 @@ class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
         self._outgoing.put_nowait(pb.WorkResponse(**what))
 
     def lease(self, *batches: int, traceparent: str = "") -> None:
-        """Lease batches; a batch's epoch is 1000 more than its index."""
-        self.say(
-            leases=[
+        """Lease batches; a batch's first epoch is 1000 more than its index."""
+        self._send_leases(
+            [
                 pb.Lease(batch_index=i, epoch=1000 + i, attempt=1, payload=b"[%d]" % i, traceparent=traceparent)
                 for i in batches
             ]
         )
+
+    def _send_leases(self, leases: list[pb.Lease]) -> None:
+        self._leased.update({lease.epoch: lease for lease in leases})
+        self.say(leases=leases)
+
+    def _lease_again(self, leases: list[pb.Lease]) -> None:
+        for lease in leases:
+            self._leased.pop(lease.epoch, None)
+            self._last_epoch += 1
+            lease.epoch = self._last_epoch
+        if leases:
+            self._send_leases(leases)
+
+    def _note_ends(self, request: pb.WorkRequest) -> None:
+        for result in request.results:
+            self._leased.pop(result.epoch, None)
+        for returned in request.returned:
+            lease = self._leased.pop(returned.epoch, None)
+            if lease is not None and not returned.lost_in_container:
+                self._given_back.append(lease)
 
     async def until(self, true: Callable[[], object]) -> None:
         """Wait until something heard makes this true."""
