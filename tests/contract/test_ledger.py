@@ -323,13 +323,13 @@ async def test_outcomes_histories_and_counts_are_recorded_together(store: Sqlite
     async with store.opened() as ledger:
         await add(ledger, spec())
         failed = Outcome(2, BatchState.FAILED, 3, 503, "HTTP 503: “näh”", 9)
-        await ledger.record(spec().job_id, [outcome(0), failed], {1: History(1, 2)}, tally, 1)
+        await ledger.record(spec().job_id, [outcome(0), failed], {1: History(1, 2, 9)}, tally, 1)
     async with store.opened() as ledger:
         job = await ledger.job(spec().job_id)
         assert job is not None
         assert (job.tally, job.low_water) == (tally, 1)
         found = await ledger.open_batches(spec().job_id, 0)
-        assert (found.holes, found.next_index, found.histories) == ([1], 3, {1: History(1, 2)})
+        assert (found.holes, found.next_index, found.histories) == ([1], 3, {1: History(1, 2, 9)})
     assert store.outcomes(spec().job_id) == [
         (0, 1, 1, 200, "", 1_790_000_000_000_000_001),
         (2, 0, 3, 503, "HTTP 503: “näh”", 9),
@@ -370,12 +370,12 @@ async def test_what_was_recorded_first_stands(ledger: Ledger, store: SqliteStore
 
 async def test_a_history_ends_with_its_batch(ledger: Ledger) -> None:
     await add(ledger, spec())
-    await ledger.record(spec().job_id, [], {3: History(1, 0), 4: History(0, 1), 9: History(1, 1)}, Tally(), 0)
-    await ledger.record(spec().job_id, [outcome(3)], {4: History(2, 1)}, Tally(), 0)
+    await ledger.record(spec().job_id, [], {3: History(1, 0, 5), 4: History(0, 1, 6), 9: History(1, 1, 7)}, Tally(), 0)
+    await ledger.record(spec().job_id, [outcome(3)], {4: History(2, 1, 8)}, Tally(), 0)
     await ledger.record(spec().job_id, [outcome(5)], {5: History(7, 7)}, Tally(), 0)
-    assert (await ledger.open_batches(spec().job_id, 0)).histories == {4: History(2, 1), 9: History(1, 1)}
+    assert (await ledger.open_batches(spec().job_id, 0)).histories == {4: History(2, 1, 8), 9: History(1, 1, 7)}
     await ledger.record(spec().job_id, [outcome(4)], {}, Tally(), 6)
-    assert (await ledger.open_batches(spec().job_id, 6)).histories == {9: History(1, 1)}
+    assert (await ledger.open_batches(spec().job_id, 6)).histories == {9: History(1, 1, 7)}
 
 
 async def test_the_low_water_mark_never_falls(ledger: Ledger) -> None:
@@ -427,9 +427,13 @@ async def test_outcomes_are_found_by_range_and_by_how_they_ended(ledger: Ledger)
 
 async def test_histories_are_found_by_range(ledger: Ledger) -> None:
     await add(ledger, spec())
-    await ledger.record(spec().job_id, [], {3: History(1, 0), 4: History(0, 1), 9: History(1, 1)}, Tally(), 0)
-    assert await ledger.histories(spec().job_id, 0, 100) == {3: History(1, 0), 4: History(0, 1), 9: History(1, 1)}
-    assert await ledger.histories(spec().job_id, 4, 9) == {4: History(0, 1)}
+    await ledger.record(spec().job_id, [], {3: History(1, 0, 5), 4: History(0, 1, 6), 9: History(1, 1, 7)}, Tally(), 0)
+    assert await ledger.histories(spec().job_id, 0, 100) == {
+        3: History(1, 0, 5),
+        4: History(0, 1, 6),
+        9: History(1, 1, 7),
+    }
+    assert await ledger.histories(spec().job_id, 4, 9) == {4: History(0, 1, 6)}
 
 
 async def test_a_job_and_its_retry_know_each_other(store: SqliteStore) -> None:

@@ -60,7 +60,7 @@ def test_a_batch_that_loses_three_workers_is_final_and_giving_it_back_does_not_c
         lease = book.grant(next_batch(book), "a", 1)
         verdicts.append(book.release(0, lease.epoch, lost=lost))
     assert verdicts == [Verdict.RETRY] * 4 + [Verdict.FINAL]
-    assert book.histories[0] == History(attempts=0, losses=3)
+    assert book.histories[0] == History(attempts=0, losses=3, epoch=lease.epoch)
 
 
 def test_after_a_restart_only_the_holes_and_what_is_fresh_are_open() -> None:
@@ -69,6 +69,25 @@ def test_after_a_restart_only_the_holes_and_what_is_fresh_are_open() -> None:
     assert [next_batch(book), next_batch(book), next_batch(book)] == [3, 5, 8]
     assert book.low_water(set()) == 3
     assert book.succeed(4) == (Verdict.VOID, None)
+
+
+def test_a_failure_or_a_loss_counts_once_also_when_its_worker_returns_with_the_lease() -> None:
+    for generation in (1, 2):  # without and with a restart in between
+        book = LeaseBook(1, max_attempts=3)
+        lost, failed = book.grant(0, "a", 1), book.grant(1, "a", 1)
+        book.release(0, lost.epoch, lost=True)
+        book.fail(1, failed.epoch)
+        if generation == 2:
+            histories, book = book.histories, LeaseBook(2, max_attempts=3)
+            book.restore(OpenBatches(holes=[0, 1], next_index=2, histories=histories))
+        for lease in (lost, failed):
+            assert not book.adopt(lease.index, lease.epoch, 1, "a", known=2)
+            assert book.release(lease.index, lease.epoch, lost=True) is Verdict.VOID
+            assert book.fail(lease.index, lease.epoch) is Verdict.VOID
+            assert book.is_returned(lease.index)
+        again = book.grant(next_batch(book), "b", 1)
+        assert book.release(again.index, again.epoch, lost=True) is Verdict.RETRY
+        assert book.histories[0].losses == 2
 
 
 def test_a_returning_worker_keeps_its_leases_and_skipped_batches_are_not_forgotten() -> None:

@@ -162,13 +162,16 @@ class LeaseBook:
         """Let a returning worker keep a lease of an earlier time. False when the batch is not to be had any more.
 
         `known` is how many batches the job has as far as is known. A batch that is just being recorded stays the
-        worker's to report until that is on disk.
+        worker's to report until that is on disk. A lease whose failure or loss is counted has ended, also where its
+        worker has not heard so: it must not count twice.
         """
         if index in self._leases:
             return self._leases[index].epoch == epoch and self._leases[index].worker == worker
         if index in self._recording:
             return True
         if not 0 <= index < known or index - self.cursor > MAX_ADOPTED_GAP:
+            return False
+        if index in self.histories and epoch <= self.histories[index].epoch:
             return False
         if index >= self.cursor:
             for skipped in range(self.cursor, index):
@@ -195,7 +198,7 @@ class LeaseBook:
         self._drop(lease)
         if lost:
             history = self.histories.get(index, History())
-            history = replace(history, losses=history.losses + 1)
+            history = replace(history, losses=history.losses + 1, epoch=epoch)
             self.histories[index] = history
             if history.losses >= MAX_LOSSES:
                 self._recording.add(index)
@@ -228,7 +231,7 @@ class LeaseBook:
             return Verdict.VOID
         self._drop(lease)
         history = self.histories.get(index, History())
-        history = replace(history, attempts=history.attempts + 1)
+        history = replace(history, attempts=history.attempts + 1, epoch=epoch)
         self.histories[index] = history
         if history.attempts >= self._max_attempts:
             self._recording.add(index)

@@ -290,6 +290,8 @@ class History:
     """Attempts that failed."""
     losses: int = 0
     """Workers lost with it."""
+    epoch: int = 0
+    """Of the lease that brought the last of these: what it and those before it brought is counted."""
 
 
 @dataclass(frozen=True, slots=True)

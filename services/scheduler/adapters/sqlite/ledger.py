@@ -300,11 +300,11 @@ class SqliteLedger:
     async def histories(self, job_id: str, first_index: int, end_index: int) -> dict[int, History]:
         """See the port."""
         found = await self._select(
-            "SELECT batch, attempts, losses FROM histories, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            "SELECT batch, attempts, losses, epoch FROM histories, (SELECT key FROM jobs WHERE job_id = :job_id)"
             " WHERE job = key AND batch >= :first AND batch < :end",
             {"job_id": job_id, "first": first_index, "end": end_index},
         )
-        return {batch: History(attempts, losses) for batch, attempts, losses in found}
+        return {batch: History(*history) for batch, *history in found}
 
     async def next_piece(self, job_id: str, offset: int) -> bytes:
         """See the port."""

@@ -200,9 +200,9 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
     return [(o.index, STATE_NUMBERS[o.state], o.attempts, o.http_status, o.error, o.ended_ns) for o in outcomes]
 
 
-def history_rows(histories: Mapping[int, History]) -> list[tuple[int, int, int]]:
-    """batch, attempts, losses."""
-    return [(index, history.attempts, history.losses) for index, history in histories.items()]
+def history_rows(histories: Mapping[int, History]) -> list[tuple[int, int, int, int]]:
+    """batch, attempts, losses, epoch."""
+    return [(index, h.attempts, h.losses, h.epoch) for index, h in histories.items()]
 
 
 def segment_of(row: Sequence[Any]) -> Segment:

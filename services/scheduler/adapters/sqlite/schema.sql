@@ -121,6 +121,7 @@ CREATE TABLE histories (
     batch    INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     losses   INTEGER NOT NULL,
+    epoch    INTEGER NOT NULL,  -- of the lease that brought the last of these
     PRIMARY KEY (job, batch)
 ) WITHOUT ROWID;
 
