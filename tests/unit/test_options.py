@@ -84,7 +84,7 @@ def test_a_mistake_is_named_with_its_place(asked: dict[str, Any], kind: str, mes
 
 
 def test_attempts_said_twice_and_differently_are_refused() -> None:
-    with pytest.raises(CortexError, match="leave retries.max_attempts out"):
+    with pytest.raises(CortexError, match=r"leave retries\.max_attempts out"):
         check_options(AskedOptions(retries=AskedRetries(2)), QUEUE)
 
 

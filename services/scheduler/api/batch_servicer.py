@@ -11,6 +11,7 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2
 from services.common.errors import Category, CortexError
 from services.scheduler.api import convert
+from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.batch_pages import BatchPages
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.jobs import Jobs
@@ -169,7 +170,12 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, context: Context) -> pb.UpdateJobResponse:
         """Change a running job."""
-        raise CortexError("system.not_implemented", "UpdateJob is not served yet", Category.UNSUPPORTED)
+        workers = check_workers(request.workers) if request.HasField("workers") else None
+        paused = request.paused if request.HasField("paused") else None
+        if workers is None and paused is None:
+            raise CortexError("configreader.must_be_defined", "nothing to change is given: give workers, or paused")
+        view = await self._jobs.update(request.api_name, request.job_id, workers, paused)
+        return pb.UpdateJobResponse(job=convert.job(view))
 
     async def TailResults(
         self, request: pb.TailResultsRequest, context: Context

@@ -196,6 +196,10 @@ def job(view: JobView) -> resources_pb2.Job:
     message.batch_counts.failed = tally.batches_failed
     message.metrics.CopyFrom(_metrics(tally))
     message.retried_by = view.job.retried_by
+    if view.progress is not None:
+        message.progress.batches_per_second = view.progress.batches_per_second
+        if view.progress.eta_seconds is not None:
+            message.progress.eta_seconds = view.progress.eta_seconds
     if view.workers is not None:
         message.worker_counts.CopyFrom(resources_pb2.WorkerCounts(**view.workers))
     if state.completion is not None:

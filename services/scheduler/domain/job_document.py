@@ -14,7 +14,7 @@ def job_document(job: JobRecord) -> str:
         job_id=spec.job_id,
         api_name=spec.api_name,
         api_id=spec.api_id,
-        workers=spec.workers,
+        workers=job.workers,
         config_json=spec.config_json,
         timeout_seconds=spec.timeout_seconds,
         batch_timeout_seconds=spec.batch_timeout_seconds,

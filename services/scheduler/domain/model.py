@@ -319,14 +319,22 @@ class JobRecord:
     control: Control = Control()
 
     @property
+    def known_batches(self) -> int:
+        """Batches that there are so far; those that were halved do not count."""
+        return self.cursor.next_index - self.tally.batches_split
+
+    @property
     def total_batches(self) -> int | None:
         """Batches in the whole job; known once its input is split to the end. It grows when a batch is halved."""
-        return self.cursor.next_index - self.tally.batches_split if self.cursor.done else None
+        return self.known_batches if self.cursor.done else None
 
     @property
     def workers(self) -> int:
         """Workers that the job is to have."""
-        return self.spec.workers if self.control.workers is None else self.control.workers
+        if self.control.workers is not None:
+            return self.control.workers
+        scaling = self.spec.options.scaling
+        return self.spec.workers if scaling is None else scaling.workers(self.known_batches)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,10 @@ class Batches:
         if not self._frozen and self._recorder.backlog <= MAX_BACKLOG:
             self._dispatcher.dispatch(self._members.values(), input_split=input_split)
 
+    def take_back(self) -> None:
+        """Ask the workers for what their containers do not have yet."""
+        self._dispatcher.take_back(self._members.values())
+
     def wake(self) -> None:
         """Look for batches that came back."""
         self._feed.wake()

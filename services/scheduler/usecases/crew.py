@@ -27,6 +27,8 @@ REASONS_TOLD = 3
 """Of many workers with a reason each, so many are named."""
 TROUBLE_SECONDS = 3.0
 """No worker ready for so long is told to those who look at the job; most containers are ready sooner."""
+DISMISSAL_GRACE_SECONDS = 300.0
+"""A worker that is no longer wanted may finish what its container has; the rest it gives back at once."""
 STORAGE_RETRY_SECONDS = 2.0
 """A worker that could not be started because the disk is full is tried again so soon, and that is not its failure."""
 
@@ -65,6 +67,8 @@ class Worker:
     """It has finished a batch since its start."""
     leaving: bool = False
     """It was told to end, or said that it will."""
+    dismissed: bool = False
+    """It was told to end because the job has more workers than it is to have."""
     revoked: set[int] = field(default_factory=set)
     """Epochs asked back and not answered yet."""
     grace: asyncio.TimerHandle | None = None
@@ -121,8 +125,11 @@ class Crew:
         self._spawn = spawn
         self._deadline: asyncio.TimerHandle | None = None
         self._notice: asyncio.TimerHandle | None = None
+        self.size = 0
+        """Workers that the job is to have; 0 before it began."""
         self._failed_starts: Counter[int] = Counter()  # by slot: dequeuers in a row that ended without a batch
         self._starting = 0
+        self._waiting: set[int] = set()  # slots whose workers will be started soon
         self._ended = asyncio.Event()
         self._was_ready = False
         self._last_failure = ""
@@ -142,18 +149,32 @@ class Crew:
             self._await_return(worker, UNKNOWN_PROCESS_GRACE_SECONDS if record.pid is None else None)
         return set(self.members)
 
-    def fill(self, size: int) -> None:
-        """Start a worker in every empty slot of `size`."""
+    def resize(self, size: int) -> None:
+        """Have a worker in every slot of `size`, and let those beyond end."""
+        begun = self.size
+        self.size = size
         self._watch_readiness()
-        taken = {worker.record.slot for worker in self.members.values()}
-        for slot in range(size):
+        for worker in list(self.members.values()):
+            if worker.record.slot >= size and not worker.leaving and worker.id != self._needed:
+                self._dismiss(worker)
+        taken = {worker.record.slot for worker in self.members.values()} | self._waiting
+        for slot in range(begun, size):
             if slot not in taken:
-                self._spawn(self._start(slot), f"start worker {slot}")
+                self._start_soon(slot)
 
-    async def _start(self, slot: int, delay: float = 0.0) -> None:
-        if delay:
-            await asyncio.sleep(delay)
-        if self.ending:
+    def _dismiss(self, worker: Worker) -> None:
+        worker.leaving = worker.dismissed = True
+        if worker.link is not None:  # otherwise it is told when it calls
+            worker.link.send_shutdown("the job has fewer workers now", DISMISSAL_GRACE_SECONDS)
+
+    def _start_soon(self, slot: int, delay: float = 0.0) -> None:
+        self._waiting.add(slot)
+        self._spawn(self._start(slot, delay), f"start worker {slot}")
+
+    async def _start(self, slot: int, delay: float) -> None:
+        await asyncio.sleep(delay)
+        self._waiting.discard(slot)
+        if self.ending or slot >= self.size:
             return
         self._starting += 1
         try:
@@ -240,6 +261,8 @@ class Crew:
         if worker.grace is not None:
             worker.grace.cancel()
             worker.grace = None
+        if worker.dismissed:
+            self._dismiss(worker)
 
     def disconnected(self, worker: Worker, link: WorkerLink) -> None:
         """A worker's stream broke. It has a while to come back."""
@@ -305,8 +328,12 @@ class Crew:
         if self.ending:
             self._note_end()
             return
-        self._trace.worker_lost(worker.record, reason)
         slot = worker.record.slot
+        if worker.dismissed:
+            self._failed_starts.pop(slot, None)
+            self._replace(slot)
+            return
+        self._trace.worker_lost(worker.record, reason)
         self._failed_starts[slot] += 0 if worker.delivered or blameless else 1
         failed = self._failed_starts[slot]
         if failed >= MAX_FAILED_STARTS:
@@ -317,7 +344,13 @@ class Crew:
             return
         delay = BACKOFF_SECONDS[min(max(failed - 1, 0), len(BACKOFF_SECONDS) - 1)]
         delay = STORAGE_RETRY_SECONDS if blameless else delay
-        self._spawn(self._start(slot, delay), f"start worker {slot}")
+        self._replace(slot, delay)
+
+    def _replace(self, slot: int, delay: float = 0.0) -> None:
+        """Put a worker into a slot that became empty, unless that is no longer wanted, or done already."""
+        taken = any(worker.record.slot == slot for worker in self.members.values()) or slot in self._waiting
+        if slot < self.size and not taken:
+            self._start_soon(slot, delay)
 
     async def _forget(self, worker_id: str) -> None:
         try:

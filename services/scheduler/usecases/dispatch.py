@@ -70,10 +70,17 @@ class Dispatcher:
             return
         for worker in usable:
             waiting = self._not_begun(worker)
-            asked = waiting[len(waiting) // 2 :]
-            if asked and worker.link is not None:
-                worker.revoked.update(lease.epoch for lease in asked)
-                worker.link.send_revoked([lease.epoch for lease in asked])
+            self._ask_back(worker, waiting[len(waiting) // 2 :])
+
+    def take_back(self, workers: Iterable[Worker]) -> None:
+        """Ask for all batches that no container has yet."""
+        for worker in workers:
+            self._ask_back(worker, self._not_begun(worker))
+
+    def _ask_back(self, worker: Worker, leases: list[Lease]) -> None:
+        if leases and worker.link is not None:
+            worker.revoked.update(lease.epoch for lease in leases)
+            worker.link.send_revoked([lease.epoch for lease in leases])
 
     def _not_begun(self, worker: Worker) -> list[Lease]:
         """Leases that the worker cannot have begun yet, oldest first: it works on them in order."""

@@ -27,6 +27,7 @@ from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
 from services.scheduler.usecases.job_input import JobInput
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Clock, JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
+from services.scheduler.usecases.progress import Progress, Speedometer
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ class JobRun:
         self._watchers: set[asyncio.Event] = set()
         self._recovering: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
+        self._hopeless = False
+        self._updating = asyncio.Lock()
+        self._speed = Speedometer(around.clock, job.tally.batches_final)
         self._background: list[asyncio.Task[None]] = []
         self._trace = around.trace(job)
         self._patience = Patience(self.id, "it cannot be written", self._changed)
@@ -91,7 +95,7 @@ class JobRun:
             on_trouble=self._changed,
         )
         """What workers report goes there."""
-        self._input = JobInput(around.ledger, job, self.batches.extend, self._changed)
+        self._input = JobInput(around.ledger, job, self._on_extended, self._changed)
         self.at_work = asyncio.Event()
         """Set when it knows its workers of before a restart: one that returns earlier would be turned away."""
         self.over = asyncio.Event()
@@ -126,6 +130,12 @@ class JobRun:
         """What holds the job up just now, for people; empty when all is well."""
         return self.batches.trouble or self._input.trouble or self._patience.trouble or self._crew.trouble
 
+    @property
+    def progress(self) -> Progress:
+        """How fast the job is."""
+        job = self.record
+        return self._speed.read(job.tally.batches_final, job.total_batches, paused=job.control.paused)
+
     def worker_counts(self) -> dict[str, int]:
         """Workers by state."""
         return dict(self._crew.counts())
@@ -148,6 +158,31 @@ class JobRun:
     def retried_by(self, job_id: str) -> None:
         """The job is over, and its failed batches are run again by another."""
         self._job = replace(self._job, retried_by=job_id)
+
+    # Changing
+
+    async def update(self, workers: int | None, paused: bool | None) -> bool:
+        """Change the number of workers, or whether batches are given out; None: leave it. False: the job is over."""
+        async with self._updating:
+            now = self._job.control
+            control = replace(
+                now,
+                workers=now.workers if workers is None else workers,
+                paused=now.paused if paused is None else paused,
+            )
+            if not self.over.is_set() and control != now:
+                await self._around.ledger.set_control(self.id, control)
+            if self.over.is_set():
+                return False
+            self._job = replace(self._job, control=control)
+        if control.paused:
+            self.batches.take_back()
+        if self._crew.size:
+            self._crew.resize(self.record.workers)
+        await self._describe_soon()
+        self._give()
+        self._changed()
+        return True
 
     # Life
 
@@ -185,7 +220,7 @@ class JobRun:
     async def _begin(self) -> None:
         """Start the workers, and split the rest of the input while they work."""
         await self._patience(self._describe)
-        self._crew.fill(self._job.workers)
+        self._crew.resize(self.record.workers)
         if not self._input.cursor.done:
             await self._input.run()
             self._post(lifecycle.InputSplit())
@@ -300,10 +335,17 @@ class JobRun:
         self._post(lifecycle.Settled(final, total, self.batches.leased, candidates))
 
     def _give(self) -> None:
-        if not self._crew.ending and not self._recovering:
+        if not self._crew.ending and not self._recovering and not self._job.control.paused:
             self.batches.give(input_split=self._input.cursor.done)
 
+    def _on_extended(self, known: int) -> None:
+        self.batches.extend(known)
+        if self._crew.size and self._job.spec.options.scaling is not None:
+            self._crew.resize(self.record.workers)
+
     def _on_recorded(self) -> None:
+        self._speed.note(self.batches.tally.batches_final)
+        self._stop_if_hopeless()
         self._settle()
         self._give()
         self._changed()
@@ -378,6 +420,22 @@ class JobRun:
         example = await self._failure() if failed else ""
         now_ns = self._around.clock.now_ns()
         self._post(lifecycle.CompletionAnswered(worker_id, completion, failed, example, now_ns))
+
+    def _stop_if_hopeless(self) -> None:
+        """End the job when more of its batches failed than it may have."""
+        percent, total, failed = (
+            self._job.spec.options.max_failed_percent,
+            self.record.total_batches,
+            self.batches.tally.batches_failed,
+        )
+        if percent is None or total is None or failed * 100 <= percent * total or self._hopeless:
+            return
+        self._hopeless = True
+        self._spawn(self._give_up(f"{failed} of {total} batches failed, more than {percent:g} %"), "hopeless")
+
+    async def _give_up(self, reason: str) -> None:
+        example = await self._failure()
+        self.end(JobStatus.STOPPED, f"{reason}, such as {example}" if example else reason)
 
     async def _failure(self) -> str:
         """One of the failed batches, for people; empty when it cannot be read: the job's end does not wait for that."""

@@ -11,6 +11,7 @@ from services.scheduler.domain.api_config import load_api
 from services.scheduler.domain.model import JobRecord, JobStatus
 from services.scheduler.usecases.job_run import JobRun, Surroundings
 from services.scheduler.usecases.ports import WorkerExit
+from services.scheduler.usecases.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class JobView:
     """None once the job is over."""
     trouble: str
     """What holds it up just now, for people."""
+    progress: Progress | None = None
+    """None once the job is over."""
 
 
 class Jobs:
@@ -154,6 +157,19 @@ class Jobs:
         runs = [self._runs.get(job.spec.job_id) for job in page]
         return [_live_view(run) if run is not None else _view(job) for run, job in zip(runs, page, strict=True)]
 
+    # Changing
+
+    async def update(self, api_name: str, job_id: str, workers: int | None, paused: bool | None) -> JobView:
+        """Change a running job; None: leave it as it is. Returns when that is durable.
+
+        Raises `CortexError` like `view`, and `job.job_is_not_in_progress`.
+        """
+        await self.view(api_name, job_id)
+        run = self._runs.get(job_id)
+        if run is None or not await self.to_the_end(run.update(workers, paused)):
+            raise _over_already(api_name, job_id)
+        return await self.view(api_name, job_id)
+
     # Stopping
 
     async def stop(self, api_name: str, job_id: str) -> None:
@@ -182,21 +198,23 @@ def _over_already(api_name: str, job_id: str) -> CortexError:
 
 def _live_view(run: JobRun) -> JobView:
     job, leased = run.record, run.leased_batches
-    workers = None if job.state.status.final else run.worker_counts()
-    return _with_counts(job, leased, workers, run.trouble)
+    if job.state.status.final:
+        return _with_counts(job, leased, None, run.trouble)
+    return _with_counts(job, leased, run.worker_counts(), run.trouble, run.progress)
 
 
 def _view(job: JobRecord) -> JobView:
     return _with_counts(job, 0, None, "")
 
 
-def _with_counts(job: JobRecord, leased: int, workers: dict[str, int] | None, trouble: str) -> JobView:
-    tally = job.tally
+def _with_counts(
+    job: JobRecord, leased: int, workers: dict[str, int] | None, trouble: str, progress: Progress | None = None
+) -> JobView:
     if job.state.status.final:
         leased = 0  # what a worker still holds will never count
     return JobView(
         job,
-        max(0, job.cursor.next_index - tally.batches_split - tally.batches_final - leased),
+        max(0, job.known_batches - job.tally.batches_final - leased),
         leased,
         workers,
         trouble,

@@ -9,6 +9,7 @@ from services.scheduler.domain.leases import Lease
 from services.scheduler.domain.model import (
     ApiVersion,
     BatchState,
+    Control,
     Cursor,
     Halves,
     History,
@@ -103,6 +104,9 @@ class Ledger(Protocol):
 
     async def set_state(self, job_id: str, state: JobState) -> None:
         """Where the job is now."""
+
+    async def set_control(self, job_id: str, control: Control) -> None:
+        """What a user changed."""
 
     async def record(
         self,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.items import read_items
@@ -39,8 +39,6 @@ class Submit:
         """Accept a job, or find the one that the same request has become. It is on disk when this returns."""
         spec, pieces = await self._prepare(api_name, submission)
         segments, cursor = _first_segments(spec.batch_size, pieces)
-        if spec.options.scaling is not None:
-            spec = replace(spec, workers=spec.options.scaling.workers(cursor.next_index))
         return await self.accept(spec, pieces, segments, cursor, request=request)
 
     async def _prepare(self, api_name: str, submission: Submission) -> tuple[JobSpec, list[bytes]]:
@@ -54,7 +52,7 @@ class Submit:
             job_id=self.ids.new(now_ns),
             api_name=api.name,
             api_id=api.api_id,
-            workers=checked.workers or 1,
+            workers=checked.workers or 1,  # with `scaling` it is never looked at
             batch_size=checked.batch_size,
             config_json=checked.config_json,
             timeout_seconds=checked.timeout_seconds,

@@ -23,6 +23,7 @@ from services.scheduler.adapters.sqlite.writer import Writer
 from services.scheduler.domain.model import (
     ApiVersion,
     BatchState,
+    Control,
     Cursor,
     Halves,
     History,
@@ -198,6 +199,12 @@ class SqliteLedger:
             _update_state(connection, rows.job_key(connection, job_id), state)
 
         await self._writer.submit(operation)
+
+    async def set_control(self, job_id: str, control: Control) -> None:
+        """See the port."""
+        await self._execute(
+            "UPDATE jobs SET workers_now = ?, paused = ? WHERE job_id = ?", (control.workers, control.paused, job_id)
+        )
 
     async def record(
         self,
