@@ -212,10 +212,5 @@ def _with_counts(
 ) -> JobView:
     if job.state.status.final:
         leased = 0  # what a worker still holds will never count
-    return JobView(
-        job,
-        max(0, job.known_batches - job.tally.batches_final - leased),
-        leased,
-        workers,
-        trouble,
-    )
+    pending = max(0, job.known_batches - job.tally.batches_final - leased)
+    return JobView(job, pending, leased, workers, trouble, progress)
