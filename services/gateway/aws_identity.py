@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 from xml.etree import ElementTree
@@ -101,6 +102,7 @@ class AwsIdentities:
     def __init__(self, settings: AwsAuth) -> None:
         self._settings = settings
         self._remembered: OrderedDict[bytes, tuple[float, Identity | None]] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[Identity | None]] = {}
         self._turns = asyncio.Semaphore(MAX_ASKED_AT_ONCE)
         self._pool: Any = None
 
@@ -123,18 +125,31 @@ class AwsIdentities:
 
     async def _identity(self, header: str) -> Identity | None:
         key = hashlib.sha256(header.encode()).digest()
+        if (found := self._remembered.get(key)) is not None and found[0] > time.monotonic():
+            return found[1]
+        if (asking := self._asking.get(key)) is None:
+            request = signed_request(header, self._settings.endpoint)
+            asking = self._asking[key] = asyncio.create_task(self._find_out(key, request), name="asking STS")
+            asking.add_done_callback(partial(self._asked, key))
         try:
-            async with asyncio.timeout(PATIENCE_S), self._turns:
-                if (found := self._remembered.get(key)) is not None and found[0] > time.monotonic():
-                    return found[1]
-                identity = await asyncio.to_thread(self._ask, signed_request(header, self._settings.endpoint))
+            async with asyncio.timeout(PATIENCE_S):
+                return await asyncio.shield(asking)  # others may be waiting for it
         except TimeoutError:
             raise _unavailable("too many clients are asking at once") from None
+
+    async def _find_out(self, key: bytes, request: SignedRequest) -> Identity | None:
+        async with self._turns:
+            identity = await asyncio.to_thread(self._ask, request)
         self._remembered[key] = (time.monotonic() + TTL_S, identity)
         self._remembered.move_to_end(key)
         while len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
         return identity
+
+    def _asked(self, key: bytes, task: asyncio.Task[Identity | None]) -> None:
+        del self._asking[key]
+        if not task.cancelled():
+            task.exception()  # nobody may have waited for it
 
     def _ask(self, request: SignedRequest) -> Identity | None:
         """What STS says; None when it refuses. Runs in a thread."""

@@ -5,7 +5,7 @@ import pytest
 from services.common.errors import Category, CortexError
 from services.common.settings import Environment, SettingsError
 from services.gateway import problems, settings
-from services.gateway.settings import Address
+from services.gateway.settings import Address, AwsAuth
 
 SCHEDULER = {"CORTEX_SCHEDULER_ADDRESS": "unix:/run/s.sock"}
 
@@ -44,6 +44,39 @@ def test_loopback_needs_no_leave(host: str) -> None:
 def test_urls_are_written_for_both_families() -> None:
     assert Address("127.0.0.1", 80).url == "http://127.0.0.1:80"
     assert Address("::1", 80).url == "http://[::1]:80"
+
+
+AWS = SCHEDULER | {"CORTEX_AUTH": "aws-iam", "CORTEX_AWS_ACCOUNT_ID": "111122223333"}
+
+
+def test_clients_are_asked_who_they_are_only_when_that_is_wanted() -> None:
+    assert settings.read(Environment(SCHEDULER)).aws_auth is None
+    account = frozenset({"111122223333"})
+    assert settings.read(Environment(AWS)).aws_auth == AwsAuth(account, (), None)
+    more = {
+        "CORTEX_AWS_ACCOUNT_ID": "111122223333, 444455556666",
+        "CORTEX_AWS_ALLOWED_ARNS": "arn:aws:iam::111122223333:user/ann,arn:aws:sts::*:assumed-role/ops/*",
+        "CORTEX_STS_ENDPOINT": "http://127.0.0.1:4566",
+    }
+    arns = ("arn:aws:iam::111122223333:user/ann", "arn:aws:sts::*:assumed-role/ops/*")
+    expected = AwsAuth(account | {"444455556666"}, arns, "http://127.0.0.1:4566")
+    assert settings.read(Environment(AWS | more)).aws_auth == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"CORTEX_AUTH": "basic"}, "CORTEX_AUTH must be aws-iam"),
+        ({"CORTEX_AUTH": ""}, "CORTEX_AWS_ACCOUNT_ID is set, but CORTEX_AUTH is not"),
+        ({"CORTEX_AWS_ACCOUNT_ID": ""}, "CORTEX_AWS_ACCOUNT_ID must be 12 digits"),
+        ({"CORTEX_AWS_ACCOUNT_ID": "1111-2222-3333"}, "CORTEX_AWS_ACCOUNT_ID must be 12 digits"),
+        ({"CORTEX_STS_ENDPOINT": "sts.example.org"}, "CORTEX_STS_ENDPOINT must be a URL"),
+        ({"CORTEX_STS_ENDPOINT": "http://a/b"}, "CORTEX_STS_ENDPOINT must be a URL"),
+    ],
+)
+def test_half_a_configuration_of_aws_is_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings.read(Environment(AWS | changes))
 
 
 @pytest.mark.parametrize(
