@@ -16,6 +16,7 @@ import psutil
 
 from cortex._client import Client
 from cortex.environments import Environment
+from tests.waiting import left_after
 
 CORTEX = Path(sys.executable).with_name("cortex")
 CONTAINER = Path(__file__).with_name("container.py")
@@ -112,7 +113,7 @@ class System:
             children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self.process.wait()
-            psutil.wait_procs(children, timeout=10)
+            left_after(10.0, children)
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._log.close()

@@ -7,7 +7,6 @@ lines, not for time.
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import gone_within
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -127,17 +128,6 @@ def supervised(directory: Path, *, ready: bool = True, **parts: str) -> Iterator
     finally:
         process.kill()
         process.communicate()
-
-
-def gone_within(pid: int, seconds: float) -> bool:
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([fd], [], [], seconds)[0])
-    finally:
-        os.close(fd)
 
 
 def test_sigterm_ends_the_parts_in_their_order_and_exits_0(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Containers as real processes: what they see, how they end, and what is kept of them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,6 @@ from google.protobuf import json_format
 from cortex.batch.v1.worker_spec_pb2 import Container, EnvVar, WorkerSpec
 from services.dequeuer.pod import cgroups, environment, sandbox
 from tests.integration.pod_kit import WAIT_SECONDS, Fifo, Running, entries, make_spec, messages, shell
-from tests.waiting import wait_until
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and cgroups are Linux's")
 pytestmark = needs_linux
@@ -227,15 +227,15 @@ async def test_a_container_is_started_again_when_it_should_be(tmp_path: Path) ->
         assert running.pod.state.failed_starts == 1
 
 
-def running_4242(worker_id: str) -> list[int]:
-    """Processes of the worker's that have this number in their command."""
+def left_running(worker_id: str, word: str) -> list[int]:
+    """Processes of the worker's with this word in their command that nobody has killed."""
     found = []
     for pid in processes_of(worker_id):
-        try:
-            if "4242" in psutil.Process(pid).cmdline():
+        with contextlib.suppress(psutil.Error, OSError):  # it has just ended
+            status = Path(f"/proc/{pid}/status").read_text()
+            pending = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("ShdPnd"))
+            if word in psutil.Process(pid).cmdline() and not pending & 1 << (signal.SIGKILL - 1):
                 found.append(pid)
-        except psutil.Error:
-            continue  # it has just ended
     return found
 
 
@@ -249,7 +249,7 @@ async def test_exec_runs_inside_the_container(tmp_path: Path) -> None:
         assert await pod.exec("api", ["pyhton"], WAIT_SECONDS) in (126, 127)  # as a shell says it
         with pytest.raises(TimeoutError):
             await pod.exec("api", ["/bin/sh", "-c", "sleep 4242 & sleep 4242"], 0.2)
-        await wait_until("the probe's processes are gone", lambda: not running_4242(spec.worker_id))
+        assert left_running(spec.worker_id, "4242") == []
 
 
 async def test_output_is_kept_line_by_line(tmp_path: Path) -> None:
@@ -304,15 +304,10 @@ asyncio.run(main())
 """
 
 
-def daemon_and_all(worker_id: str) -> list[int]:
-    """The worker's processes, once the daemon is among them."""
-    alive = processes_of(worker_id)
-    return alive if len(alive) >= 5 else []
-
-
 async def test_kill_9_of_the_parent_leaves_no_process_not_even_a_daemon(tmp_path: Path) -> None:
     ready = Fifo(tmp_path / "ready")
-    script = f"sleep 1000 & (setsid setsid sleep 2000 &); echo > {ready.path}; trap '' TERM HUP; sleep 3000; true"
+    daemon = f"echo > {ready.path}; exec sleep 2000"
+    script = f"sleep 1000 & trap '' TERM HUP; (setsid setsid sh -c '{daemon}' &); sleep 3000; true"
     spec = make_spec(tmp_path, shell("api", script))
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])
     try:
@@ -320,7 +315,8 @@ async def test_kill_9_of_the_parent_leaves_no_process_not_even_a_daemon(tmp_path
         parent.stdin.write(json_format.MessageToJson(spec).encode())
         parent.stdin.close()
         await ready.read()
-        alive = await wait_until("the daemon runs too", lambda: daemon_and_all(spec.worker_id))
+        alive = processes_of(spec.worker_id)
+        assert len(alive) >= 5
         fds = [os.pidfd_open(pid) for pid in alive]
     finally:
         parent.kill()
