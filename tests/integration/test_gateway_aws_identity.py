@@ -75,7 +75,7 @@ async def test_the_log_stream_asks_too(gateway: Gateway, real_sts: Sts) -> None:
 
 
 async def test_other_accounts_and_other_people_are_refused(tmp_path: Path, real_sts: Sts) -> None:
-    cases = [
+    cases: list[tuple[dict[str, Any], tuple[int, str]]] = [
         ({"accounts": frozenset({"111122223333"})}, (403, "endpoints.auth_other_account")),
         ({"arns": ("arn:aws:iam::*:user/bob",)}, (403, "endpoints.auth_not_allowed")),
         ({"arns": ("arn:aws:iam::*:user/bob", real_sts.arn)}, (200, "")),
@@ -103,7 +103,8 @@ class Sniffed:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.status, self.headers, self.body = 200, {}, answer_for("111122223333")
+        self.status, self.body = 200, answer_for("111122223333")
+        self.headers: dict[str, str] = {}
         sniffed = self
 
         class Handler(BaseHTTPRequestHandler):
