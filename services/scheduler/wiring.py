@@ -1,5 +1,6 @@
 """The composition root: the only place that chooses adapters and puts the parts together."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
 from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
 from services.scheduler.adapters.log_files import LogFiles
+from services.scheduler.adapters.notice_sender import HttpNoticeSender
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.api.batch_servicer import BatchServicer
@@ -43,6 +45,7 @@ from services.scheduler.usecases.jobs import Jobs
 from services.scheduler.usecases.ports import Ledger, WorkerDriver
 from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
+from services.scheduler.usecases.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class Scheduler:
     """The parts, put together and not yet started."""
 
     jobs: Jobs
+    webhooks: Webhooks
     server: grpc.aio.Server
     health: health.aio.HealthServicer
     port: int
@@ -86,6 +90,7 @@ class Scheduler:
     async def build(cls, settings: Settings, ledger: Ledger, driver: WorkerDriver, telemetry: Telemetry) -> Self:
         """Put the parts together and bind the addresses. Raises `CortexError` when one is taken."""
         clock, tokens = SystemClock(), JwtTokens(ledger.secret)
+        webhooks = Webhooks(ledger, clock, HttpNoticeSender())
         around = Surroundings(
             ledger=ledger,
             driver=driver,
@@ -93,6 +98,7 @@ class Scheduler:
             trace=partial(OtelJobTrace, telemetry),
             token=tokens.sign,
             job_document=job_document,
+            on_over=webhooks.wake,
             crew=CrewSettings(settings.reconnect_grace_seconds, settings.startup_deadline_seconds),
         )
         jobs = Jobs(around)
@@ -115,13 +121,20 @@ class Scheduler:
         healthy = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        return cls(jobs, server, healthy, _listen(server, settings), settings.drain_seconds)
+        return cls(jobs, webhooks, server, healthy, _listen(server, settings), settings.drain_seconds)
 
     async def run(self, stop: Stop) -> None:
         """Serve until told to stop; then let the workers finish or hand back what they hold."""
         # Jobs first: a worker that returns at once must find its job.
         await self.jobs.resume()
         await self.server.start()
+        webhooks = asyncio.create_task(self.webhooks.run(), name="webhooks")
+        try:
+            await self._serve(stop)
+        finally:
+            webhooks.cancel()
+
+    async def _serve(self, stop: Stop) -> None:
         for name in ("", *SERVICES):
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
         log.info("serving gRPC on port %d", self.port)

@@ -24,3 +24,24 @@ def job_document(job: JobRecord) -> str:
         retry_of=spec.retry_of,
     )
     return msgspec.json.encode(document).decode()
+
+
+def notice(job: JobRecord) -> str:
+    """What a receiver is told of a job that is over: a JSON object."""
+    state, tally = job.state, job.tally
+    data = {
+        "job_id": job.spec.job_id,
+        "api_name": job.spec.api_name,
+        "status": state.status.value,
+        "reason": state.reason,
+        "created_time": common.rfc3339(job.spec.created_ns),
+        "end_time": common.rfc3339(state.ended_ns or 0),
+        "total_batch_count": job.total_batches,
+        "batch_counts": {
+            "pending": job.known_batches - tally.batches_final,
+            "succeeded": tally.batches_succeeded,
+            "failed": tally.batches_failed,
+        },
+    }
+    document = {"type": f"job.{state.status.value}", "timestamp": data["end_time"], "data": data}
+    return msgspec.json.encode(document).decode()

@@ -305,6 +305,18 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """How telling a job's receiver of its end stands."""
+
+    attempts: int = 0
+    due_ns: int | None = None
+    """When the next attempt is due; None for never."""
+    delivered_ns: int | None = None
+    error: str = ""
+    """Why the last attempt failed, for people; `""` when it did not."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobRecord:
     """Everything the ledger knows of a job, its batches apart."""
 
@@ -317,6 +329,8 @@ class JobRecord:
     retried_by: str = ""
     """The latest job that runs this one's failed batches again; `""` for none."""
     control: Control = Control()
+    notice: Notice | None = None
+    """None: nobody is to be told, or the job is not over."""
 
     @property
     def known_batches(self) -> int:

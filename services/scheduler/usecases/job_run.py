@@ -47,6 +47,8 @@ class Surroundings:
     """Signs a token for (job id, worker id)."""
     job_document: Callable[[JobRecord], str]
     """The contents of /cortex/spec/job.json."""
+    on_over: Callable[[], None]
+    """A job is over, durably."""
     crew: CrewSettings
 
 
@@ -155,10 +157,6 @@ class JobRun:
         """No longer interested."""
         self._watchers.discard(changed)
 
-    def retried_by(self, job_id: str) -> None:
-        """The job is over, and its failed batches are run again by another."""
-        self._job = replace(self._job, retried_by=job_id)
-
     # Changing
 
     async def update(self, workers: int | None, paused: bool | None) -> bool:
@@ -209,6 +207,7 @@ class JobRun:
             beginning = tasks.create_task(self._begin(), name="begin")
             self._settle()
             await self.over.wait()
+            self._around.on_over()
             beginning.cancel()
             reason = f"the job is over: {self._life.state.status.value}"
             await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
@@ -236,6 +235,7 @@ class JobRun:
             self._life = Life(state, lifecycle.Phase.OVER)
             self._trace.finished(state, self.batches.tally)
             self.over.set()
+            self._around.on_over()
         await self._around.driver.clean_up(self.id)
         self.gone.set()
         self._changed()

@@ -134,12 +134,17 @@ class Jobs:
         """The job's run, when it is not over."""
         return self._runs.get(job_id)
 
+    def _at_work(self, job_id: str) -> JobRun | None:
+        """The job's run, while it can tell more than the ledger."""
+        run = self._runs.get(job_id)
+        return None if run is None or run.over.is_set() else run
+
     async def view(self, api_name: str, job_id: str) -> JobView:
         """A job as it is. Raises `CortexError`: `job.not_found`, or `resources.api_not_deployed` where that is why.
 
         The jobs of a deleted API stay known.
         """
-        run = self._runs.get(job_id)
+        run = self._at_work(job_id)
         if run is not None and run.record.spec.api_name == api_name:
             return _live_view(run)
         job = await self._around.ledger.job(job_id)
@@ -154,7 +159,7 @@ class Jobs:
     async def views(self, api_name: str | None, *, running_only: bool, limit: int, after: str) -> list[JobView]:
         """Jobs, newest first."""
         page = await self._around.ledger.jobs(api_name, running_only=running_only, limit=limit, after=after)
-        runs = [self._runs.get(job.spec.job_id) for job in page]
+        runs = [self._at_work(job.spec.job_id) for job in page]
         return [_live_view(run) if run is not None else _view(job) for run, job in zip(runs, page, strict=True)]
 
     # Changing
@@ -197,10 +202,7 @@ def _over_already(api_name: str, job_id: str) -> CortexError:
 
 
 def _live_view(run: JobRun) -> JobView:
-    job, leased = run.record, run.leased_batches
-    if job.state.status.final:
-        return _with_counts(job, leased, None, run.trouble)
-    return _with_counts(job, leased, run.worker_counts(), run.trouble, run.progress)
+    return _with_counts(run.record, run.leased_batches, run.worker_counts(), run.trouble, run.progress)
 
 
 def _view(job: JobRecord) -> JobView:
@@ -210,7 +212,5 @@ def _view(job: JobRecord) -> JobView:
 def _with_counts(
     job: JobRecord, leased: int, workers: dict[str, int] | None, trouble: str, progress: Progress | None = None
 ) -> JobView:
-    if job.state.status.final:
-        leased = 0  # what a worker still holds will never count
     pending = max(0, job.known_batches - job.tally.batches_final - leased)
     return JobView(job, pending, leased, workers, trouble, progress)

@@ -16,6 +16,7 @@ from services.scheduler.domain.model import (
     JobRecord,
     JobSpec,
     JobState,
+    Notice,
     OpenBatches,
     Outcome,
     RequestKey,
@@ -103,7 +104,7 @@ class Ledger(Protocol):
         """
 
     async def set_state(self, job_id: str, state: JobState) -> None:
-        """Where the job is now."""
+        """Where the job is now. With a final state its webhook, if it has one, is due."""
 
     async def set_control(self, job_id: str, control: Control) -> None:
         """What a user changed."""
@@ -160,6 +161,14 @@ class Ledger(Protocol):
 
     async def open_batches(self, job_id: str, low_water: int) -> OpenBatches:
         """What is open at a restart. Memory in the order of the holes, not of the batches."""
+
+    # Webhooks
+
+    async def notices(self, limit: int) -> list[tuple[int, str]]:
+        """When an attempt is due to tell whose end (job ids), the earliest first."""
+
+    async def set_notice(self, job_id: str, notice: Notice) -> None:
+        """How telling a job's end stands."""
 
     # Workers
 
@@ -238,6 +247,13 @@ class WorkerLink(Protocol):
 
     def close(self, reason: str) -> None:
         """Cut the stream."""
+
+
+class NoticeSender(Protocol):
+    """Tells receivers of a job's end."""
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
+        """POST once. The status (0: no answer), and what went wrong, for people; `""` when it was taken."""
 
 
 @dataclass(frozen=True, slots=True)

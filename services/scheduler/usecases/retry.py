@@ -56,10 +56,7 @@ class Retry:
             traceparent=self.traceparent(),
             retry_of=job_id,
         )
-        view = await self.accept(spec, first.pieces, first.segments, first.cursor, earlier_retry=old.retried_by)
-        if (run := self.jobs.run(job_id)) is not None:
-            run.retried_by(spec.job_id)
-        return view
+        return await self.accept(spec, first.pieces, first.segments, first.cursor, earlier_retry=old.retried_by)
 
     async def _check(self, old: JobRecord) -> None:
         name = f"job {old.spec.job_id} of {old.spec.api_name}"

@@ -30,6 +30,7 @@ from services.scheduler.domain.model import (
     JobRecord,
     JobSpec,
     JobState,
+    Notice,
     OpenBatches,
     Outcome,
     RequestKey,
@@ -326,6 +327,24 @@ class SqliteLedger:
         """See the port."""
         return await self._readers.run(partial(find_open_batches, job_id=job_id, low_water=low_water))
 
+    # Webhooks
+
+    async def notices(self, limit: int) -> list[tuple[int, str]]:
+        """See the port."""
+        query = (
+            "SELECT due_ns, job_id FROM notices JOIN jobs ON job = key WHERE due_ns IS NOT NULL ORDER BY due_ns LIMIT ?"
+        )
+        return [(due_ns, job_id) for due_ns, job_id in await self._select(query, (limit,))]
+
+    async def set_notice(self, job_id: str, notice: Notice) -> None:
+        """See the port."""
+        values = (notice.attempts, notice.due_ns, notice.delivered_ns, notice.error, job_id)
+        await self._execute(
+            "UPDATE notices SET attempts = ?, due_ns = ?, delivered_ns = ?, error = ?"
+            " WHERE job = (SELECT key FROM jobs WHERE job_id = ?)",
+            values,
+        )
+
     # Workers
 
     async def put_worker(self, worker: WorkerRecord) -> None:
@@ -383,7 +402,8 @@ def _open(path: Path) -> tuple[int, sqlite3.Connection, database.Identity, list[
 
 def _jobs_query(conditions: Sequence[str]) -> str:
     return (
-        f"SELECT {rows.JOB_COLUMNS} FROM jobs JOIN submissions ON job = key"  # noqa: S608  # constants
+        f"SELECT {rows.JOB_COLUMNS} FROM jobs JOIN submissions ON submissions.job = key"  # noqa: S608  # constants
+        " LEFT JOIN notices ON notices.job = key"
         f" WHERE {' AND '.join(conditions)} ORDER BY job_id LIMIT :limit"
     )
 
@@ -394,3 +414,9 @@ def _update_state(connection: sqlite3.Connection, key: int, state: JobState) -> 
         " completion_error = ?, ended_ns = ? WHERE key = ?",
         (*rows.state_columns(state), key),
     )
+    if state.status.final:
+        connection.execute(
+            "INSERT OR IGNORE INTO notices SELECT job, 0, ?, NULL, '' FROM submissions"
+            " WHERE job = ? AND json_extract(options_json, '$.webhook') IS NOT NULL",
+            (state.ended_ns or 0, key),
+        )

@@ -27,6 +27,7 @@ from services.scheduler.domain.model import (
     JobSpec,
     JobState,
     JobStatus,
+    Notice,
     Options,
     Outcome,
     RequestKey,
@@ -51,7 +52,8 @@ JOB_COLUMNS = (
     " status, reason, completion_http_status, completion_error, ended_ns,"
     " batches_succeeded, batches_failed, batches_split, attempts_succeeded, attempts_failed, succeeded_seconds,"
     " buckets, next_index, input_offset, input_done, input_position, low_water, retry_of, retried_by,"
-    " options_json, source_json, workers_now, paused"
+    " options_json, source_json, workers_now, paused,"
+    " notices.attempts, due_ns, delivered_ns, error"
 )
 
 
@@ -128,7 +130,7 @@ def job_of(row: Sequence[Any]) -> JobRecord:
     """From JOB_COLUMNS."""
     arn, receives, created_ns, traceparent = row[8:12]
     status, reason, completion_status, completion_error, ended_ns = row[12:17]
-    next_index, offset, done, position, low_water, retry_of, retried_by, options, source, workers, paused = row[24:]
+    next_index, offset, done, position, low_water, retry_of, retried_by, options, source, workers, paused = row[24:35]
     queue = None if arn is None else DeadLetterQueue(arn, receives)
     completion = None if completion_status is None else Completion(completion_status, completion_error)
     asked = msgspec.json.decode(options, type=Options), msgspec.json.decode(source, type=Source | None)
@@ -142,6 +144,7 @@ def job_of(row: Sequence[Any]) -> JobRecord:
         low_water,
         retried_by,
         Control(workers, bool(paused)),
+        None if row[35] is None else Notice(*row[35:]),
     )
 
 

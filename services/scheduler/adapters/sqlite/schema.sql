@@ -125,6 +125,16 @@ CREATE TABLE histories (
     PRIMARY KEY (job, batch)
 ) WITHOUT ROWID;
 
+-- Jobs that are over and whose receivers are told of it.
+CREATE TABLE notices (
+    job          INTEGER PRIMARY KEY,
+    attempts     INTEGER NOT NULL,
+    due_ns       INTEGER,           -- NULL: no further attempt
+    delivered_ns INTEGER,
+    error        TEXT NOT NULL
+);
+CREATE INDEX notices_due ON notices (due_ns) WHERE due_ns IS NOT NULL;
+
 CREATE TABLE workers (
     worker_id TEXT PRIMARY KEY,
     job_id    TEXT NOT NULL,
