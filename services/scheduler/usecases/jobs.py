@@ -104,6 +104,7 @@ class Jobs:
             await self._around.ledger.set_state(job.spec.job_id, state)
         except CortexError as error:
             log.error("job %s: its failure cannot be written: %s", job.spec.job_id, error.message)
+        self._around.on_over()
 
     async def close(self, grace_seconds: float | None) -> None:
         """Leave the jobs to the next start. With a grace, workers finish or hand back what they hold and end; without
