@@ -125,6 +125,49 @@ def elements(text: bytes) -> list[msgspec.Raw]:
         return _ELEMENTS.decode(masked)
 
 
+def values(text: bytes) -> list[msgspec.Raw]:
+    """The values of a text in which they follow each other, with or without white space between them.
+
+    Raises `msgspec.DecodeError` for what is not that, and for half of a surrogate pair: `value_end` tells which. Raises
+    `RecursionError` for what is nested too deep to look at.
+    """
+    return _VALUE.decode_lines(text)
+
+
+class NotJson(Exception):  # noqa: N818 - a finding that somebody else makes an error of
+    """Where a text stops being JSON, and why."""
+
+    def __init__(self, what: str, offset: int) -> None:
+        super().__init__(what)
+        self.what = what
+        self.offset = offset
+
+
+def value_end(text: memoryview) -> int | None:
+    """Where the value ends that the text begins with; None when the text may be the beginning of one.
+
+    A number that goes on to the text's end has ended there. Raises `NotJson` (for half of a surrogate pair too, where
+    the text is not `masked`), and `RecursionError` for what is nested too deep to look at.
+    """
+    try:
+        return len(_VALUE.decode(text))
+    except msgspec.DecodeError as error:
+        message = str(error)
+    if not (match := _POSITION.match(message)):
+        return None
+    what, offset = match[1].removeprefix("JSON is malformed: "), int(match[2])
+    if what == "trailing characters":
+        return len(bytes(text[: offset - 1]).rstrip(WHITE_SPACE))
+    if offset >= len(text):  # how a number is refused that has only begun
+        return None
+    raise NotJson(what, offset)
+
+
+def masked(text: bytes) -> bytes:
+    """The text with marks of the same lengths for what msgspec refuses although it is JSON; mostly the text itself."""
+    return _masked(text, _NEVER_IN_UTF8)
+
+
 def check_array(text: bytes, name: str) -> None:
     """Raise `CortexError` unless this is an array in JSON: `configreader.invalid_primitive_type` or `json.malformed`.
 
