@@ -17,6 +17,7 @@ from services.dequeuer.deaths import Deaths
 from services.dequeuer.flow import Flow
 from services.dequeuer.lane import Lane, Spawn, Unsent
 from services.dequeuer.lease import Lease
+from services.dequeuer.replies import KeptReply, ReplyRoom
 from services.dequeuer.requests import PostRequests
 from services.dequeuer.results import Reports
 from services.dequeuer.spans import Spans
@@ -53,11 +54,18 @@ class Delivery:
         self._queue: deque[Lease] = deque()
         self._dropped: set[int] = set()
         self._paused = True
+        self.replies: ReplyRoom | None = None
+        """See `LaneOwner`."""
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
         self.idle = asyncio.Event()
         """Set while no batch is in the container."""
         self.idle.set()
+
+    def keep_replies(self) -> None:
+        """From now on replies are wanted. Said before the first lease."""
+        if self.replies is None:
+            self.replies = ReplyRoom(self._pump)
 
     def add(self, leases: Iterable[Lease]) -> None:
         """Deliver these in their turn."""
@@ -121,13 +129,17 @@ class Delivery:
 
     # LaneOwner
 
-    def answered(self, lane: Lane, lease: Lease, status: int, duration_s: float, error: str) -> None:
+    def answered(
+        self, lane: Lane, lease: Lease, status: int, duration_s: float, error: str, reply: KeptReply | None
+    ) -> None:
         """Report an attempt, and send the next batch."""
         if status:
             self._on_answer()
             self._flow.observe(duration_s)
         if not self._dropped or not self._is_dropped(lease):
-            self._reports.add(lease, status, duration_s, error)
+            self._reports.add(lease, status, duration_s, error, reply)
+        elif reply is not None:
+            reply.forget()
         self._free.append(lane)
         self._next()
 
@@ -142,7 +154,7 @@ class Delivery:
 
     def _pump(self) -> None:
         queue, free = self._queue, self._free
-        while queue and free and not self._paused:
+        while queue and free and not self._paused and not (self.replies and self.replies.full):
             self.idle.clear()
             free.pop().start(queue.popleft())
 

@@ -2,8 +2,9 @@
 
 An `HttpConnection` carries one exchange at a time. `send` writes a whole request and later calls `done` with a `Reply`,
 on the event loop and exactly once; no task, no future and, without a time limit, no timer is made for an exchange. A
-reply's body is counted and dropped; only the beginning of one that is not a 200 is kept, for messages. After the reply
-the connection is `usable` again if both sides agree (keep-alive); otherwise it is closed, and the owner opens another.
+reply's body is counted and dropped, unless the connection was given a `ReplyRoom` to keep it in; of one that is not a
+200 the beginning is kept, for messages. After the reply the connection is `usable` again if both sides agree
+(keep-alive); otherwise it is closed, and the owner opens another.
 
 A request may be sent twice only if it cannot have been read. So a connection that breaks before any byte of the reply
 is `STALE` when it had carried an exchange before and its end was not an orderly one behind the request: it was closed
@@ -17,9 +18,12 @@ import socket
 import struct
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import NamedTuple, cast
 
 import httptools
+
+from services.dequeuer.replies import KeptReply, ReplyRoom
 
 MAX_HEAD_BYTES = 64 * 1024
 """A reply's status line and headers are at most this long."""
@@ -43,6 +47,7 @@ class Broken(Enum):
     CLOSED = "closed"  # the connection ended too early
     TIMED_OUT = "timed out"
     MALFORMED = "malformed"  # not HTTP, or without end
+    TOO_LARGE = "too large"  # to be kept
     ABORTED = "aborted"  # by this side
 
 
@@ -56,6 +61,8 @@ class Reply(NamedTuple):
     broken: Broken | None = None
     reason: str = ""
     """What went wrong, for people; empty after a whole reply."""
+    kept: KeptReply | None = None
+    """The body, where it is wanted and the status is 200. Whoever takes it gives its room back."""
 
 
 _OK = Reply(200)
@@ -73,9 +80,12 @@ class HttpConnection(asyncio.Protocol):
         "_framed",
         "_headed",
         "_keep",
+        "_kept",
         "_loop",
         "_orderly_end",
         "_parser",
+        "_paused_at",
+        "_replies",
         "_room",
         "_status",
         "_timer",
@@ -83,8 +93,11 @@ class HttpConnection(asyncio.Protocol):
         "usable",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, replies: ReplyRoom | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._replies = replies
+        self._kept: KeptReply | None = None
+        self._paused_at: float | None = None
         self._parser = httptools.HttpResponseParser(self)
         # Bare line feeds are in use among hand-written servers; RFC 9112 section 2.2 lets a recipient take them.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
@@ -96,10 +109,12 @@ class HttpConnection(asyncio.Protocol):
         """True when `send` may be called."""
 
     @classmethod
-    async def open(cls, port: int, timeout: float, host: str = "127.0.0.1") -> "HttpConnection":
+    async def open(
+        cls, port: int, timeout: float, host: str = "127.0.0.1", *, replies: ReplyRoom | None = None
+    ) -> "HttpConnection":
         """Connect. Raises OSError when nobody listens, TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
-            _, connection = await asyncio.get_running_loop().create_connection(cls, host, port)
+            _, connection = await asyncio.get_running_loop().create_connection(partial(cls, replies), host, port)
         return connection
 
     def send(self, request: bytes, done: Callable[[Reply], None], timeout: float | None = None) -> None:
@@ -118,6 +133,21 @@ class HttpConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once. An exchange in progress ends as ABORTED."""
         self._break(Broken.ABORTED, "the request was cancelled")
+
+    # Held by a ReplyRoom
+
+    def pause_reading(self) -> None:
+        """Leave the rest of the reply with the server for a while, which does not count as its time."""
+        if self._paused_at is None:
+            self._paused_at = self._loop.time()
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        if self._paused_at is not None:
+            self._deadline += self._loop.time() - self._paused_at
+            self._paused_at = None
+            self._transport.resume_reading()
 
     # asyncio.Protocol
 
@@ -138,6 +168,9 @@ class HttpConnection(asyncio.Protocol):
                 self._break(Broken.MALFORMED, f"the container's answer is not HTTP: {error}")
                 return
             self._keep = False
+        if self._kept is not None and self._kept.too_large:
+            self._break(Broken.TOO_LARGE, self._kept.too_large)
+            return
         if self._complete:
             self._finish(self._keep)
             return
@@ -191,11 +224,16 @@ class HttpConnection(asyncio.Protocol):
             self._room = MAX_REPLY_BYTES
             if status in (204, 304):
                 self._framed = True  # never have a body: RFC 9112 section 6.3
+            elif status == 200 and self._replies is not None:
+                self._kept = self._replies.begin(self)
 
     def on_body(self, body: bytes) -> None:
-        """Keep the beginning of a refusal."""
-        if self._status != 200 and len(self._excerpt) < EXCERPT_BYTES:
-            self._excerpt += body[: EXCERPT_BYTES - len(self._excerpt)]
+        """Keep the beginning of a refusal, and of the rest what is wanted."""
+        if self._status != 200:
+            if len(self._excerpt) < EXCERPT_BYTES:
+                self._excerpt += body[: EXCERPT_BYTES - len(self._excerpt)]
+        elif self._kept is not None and not self._complete:
+            self._kept.add(body)
 
     def on_message_complete(self) -> None:
         """The reply is whole, unless it was an interim one. Acting on it waits until the parser has returned."""
@@ -208,13 +246,20 @@ class HttpConnection(asyncio.Protocol):
     def _finish(self, keep: bool) -> None:
         status = self._status
         done, self._done = self._done, None
+        kept, self._kept = self._kept, None
         self._exchanges += 1
+        if kept is not None:
+            self.resume_reading()
+            kept.end()
         if keep and not self._transport.get_write_buffer_size():
             self.usable = True
         else:
             self._close()
         if done is not None:
-            done(_OK if status == 200 else Reply(status, self._excerpt))
+            if status != 200:
+                done(Reply(status, self._excerpt))
+            else:
+                done(_OK if kept is None else Reply(200, kept=kept))
 
     def _ended_early(self) -> None:
         if self._headed or self._status or self._room < MAX_HEAD_BYTES:
@@ -238,6 +283,9 @@ class HttpConnection(asyncio.Protocol):
         done, self._done = self._done, None
         self.usable = False
         self._transport.abort()
+        if self._kept is not None:
+            self._kept.forget()
+            self._kept = None
         if done is not None:
             done(Reply(0, b"", broken, reason))
 
@@ -262,8 +310,9 @@ class HttpConnection(asyncio.Protocol):
         self._timer = None
         if self._done is None or self._deadline == math.inf:
             return
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        paused_s = 0.0 if self._paused_at is None else self._loop.time() - self._paused_at
+        if self._loop.time() < self._deadline + paused_s:
+            self._timer = self._loop.call_at(self._deadline + paused_s, self._on_timer)
         else:
             self._break(Broken.TIMED_OUT, "no answer in time")
 

@@ -17,6 +17,7 @@ from typing import Protocol
 from services.dequeuer.deaths import Deaths
 from services.dequeuer.http_client import Broken, HttpConnection, Reply, unreachable
 from services.dequeuer.lease import Lease
+from services.dequeuer.replies import KeptReply, ReplyRoom
 from services.dequeuer.requests import PostRequests
 from services.dequeuer.spans import Request, Spans
 
@@ -37,8 +38,14 @@ class Unsent(Enum):
 class LaneOwner(Protocol):
     """What a lane reports to. It is idle again when it calls."""
 
-    def answered(self, lane: "Lane", lease: Lease, status: int, duration_s: float, error: str) -> None:
-        """The attempt has ended. Status 0: without an answer."""
+    @property
+    def replies(self) -> ReplyRoom | None:
+        """Where replies are kept; None when they are not wanted."""
+
+    def answered(
+        self, lane: "Lane", lease: Lease, status: int, duration_s: float, error: str, reply: KeptReply | None
+    ) -> None:
+        """The attempt has ended. Status 0: without an answer. `reply` is there after success where it is kept."""
 
     def unsent(self, lane: "Lane", lease: Lease, why: Unsent, reason: str) -> None:
         """There was no attempt, or it does not count."""
@@ -122,7 +129,7 @@ class Lane:
 
     async def _connect_and_send(self, lease: Lease, sent_before: bool) -> None:
         try:
-            connection = await HttpConnection.open(self._port, CONNECT_S)
+            connection = await HttpConnection.open(self._port, CONNECT_S, replies=self._owner.replies)
         except (OSError, TimeoutError) as error:
             reason = unreachable(self._port, error)
             death = await self._deaths.around_now() if sent_before else None
@@ -134,9 +141,11 @@ class Lane:
 
     def _on_reply(self, reply: Reply) -> None:
         lease = self._lease
-        if lease is None:  # cancelled
+        if lease is None:  # cancelled, and with it the reply
             return
-        if reply.broken is None:
+        if reply.kept is not None:
+            self._keep(lease, reply.kept)
+        elif reply.broken is None:
             self._end(lease, reply.status, "" if reply.status == 200 else refusal(reply))
         elif reply.broken is Broken.STALE:
             self._task = self._spawn(self._connect_and_send(lease, sent_before=True))
@@ -147,6 +156,13 @@ class Lane:
         else:
             self._end(lease, 0, reply.reason)
 
+    def _keep(self, lease: Lease, reply: KeptReply) -> None:
+        if error := reply.misfit():
+            reply.forget()
+            self._end(lease, 200, error)
+        else:
+            self._end(lease, 200, "", reply=reply)
+
     async def _find_out(self, lease: Lease, duration_s: float, reason: str) -> None:
         death = await self._deaths.around_now()
         if death is None:
@@ -154,13 +170,15 @@ class Lane:
         else:
             self._give_up(lease, Unsent.LOST, death.reason)
 
-    def _end(self, lease: Lease, status: int, error: str, duration_s: float | None = None) -> None:
+    def _end(
+        self, lease: Lease, status: int, error: str, duration_s: float | None = None, reply: KeptReply | None = None
+    ) -> None:
         if duration_s is None:
             duration_s = perf_counter() - self._started
         self._lease = None
         self._task = None
         self._spans.delivered(lease, self._request, status, duration_s, error)
-        self._owner.answered(self, lease, status, duration_s, error)
+        self._owner.answered(self, lease, status, duration_s, error, reply)
 
     def _give_up(self, lease: Lease, why: Unsent, reason: str) -> None:
         self._lease = None

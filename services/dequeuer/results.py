@@ -7,6 +7,8 @@ Outcomes are sent together: when `FLUSH_COUNT` are waiting, `FLUSH_S` after the 
 says that nothing else is in the container. An outcome is forgotten when its epoch comes back as recorded. A lease that
 was given back has no such answer; it is forgotten when a heartbeat that was sent after it is answered, which proves
 that the scheduler has read it. Until then both count as held, so that a restarted scheduler waits for them.
+
+Kept replies go with their outcomes, as many in a message as make `MESSAGE_BYTES`; a larger one goes alone.
 """
 
 import asyncio
@@ -16,9 +18,12 @@ from typing import NamedTuple
 
 from cortex.batch.v1.worker_service_pb2 import HeldLease, Result, ReturnedLease, WorkRequest
 from services.dequeuer.lease import Lease
+from services.dequeuer.replies import KeptReply
 
 FLUSH_COUNT = 64
 FLUSH_S = 0.005
+MESSAGE_BYTES = 1024 * 1024
+"""Of replies in one message, unless a single one is larger."""
 
 
 class _Outcome(NamedTuple):
@@ -28,6 +33,7 @@ class _Outcome(NamedTuple):
     status: int
     duration_s: float
     error: str
+    reply: KeptReply | None
 
 
 class _Return(NamedTuple):
@@ -53,9 +59,11 @@ class Reports:
         """Set while there is nothing that the scheduler has not got for good."""
         self.settled.set()
 
-    def add(self, lease: Lease, status: int, duration_s: float, error: str = "") -> None:
+    def add(
+        self, lease: Lease, status: int, duration_s: float, error: str = "", reply: KeptReply | None = None
+    ) -> None:
         """An attempt has ended, with this status (0: no answer). `error` is for people, and empty after success."""
-        outcome = _Outcome(lease.batch, lease.epoch, lease.attempt, status, duration_s, error)
+        outcome = _Outcome(lease.batch, lease.epoch, lease.attempt, status, duration_s, error, reply)
         self._outcomes[lease.epoch] = outcome
         self._pending.append(outcome)
         self.settled.clear()
@@ -83,7 +91,16 @@ class Reports:
     def take(self, message: WorkRequest) -> None:
         """Put what waits into a message."""
         pending, self._pending = self._pending, []
-        for outcome in pending:
+        room = MESSAGE_BYTES
+        for position, outcome in enumerate(pending):
+            if outcome.reply is not None:
+                if outcome.epoch not in self._outcomes:
+                    continue  # recorded from an earlier stream, and the reply is gone
+                room -= outcome.reply.size
+                if room < 0 and position:
+                    self._pending = pending[position:]
+                    self._due()
+                    break
             result = message.results.add(
                 batch_index=outcome.batch,
                 epoch=outcome.epoch,
@@ -93,6 +110,8 @@ class Reports:
             )
             if outcome.error:  # hardly ever, and an empty field costs as much as a full one
                 result.error = outcome.error
+            if outcome.reply is not None:
+                result.reply = outcome.reply.body
         returns, self._pending_returns = self._pending_returns, []
         message.returned.extend(
             ReturnedLease(batch_index=item.batch, epoch=item.epoch, lost_in_container=item.lost_in_container)
@@ -111,7 +130,9 @@ class Reports:
     def forget(self, epochs: Iterable[int]) -> None:
         """These are recorded, or will never count."""
         for epoch in epochs:
-            self._outcomes.pop(epoch, None)
+            outcome = self._outcomes.pop(epoch, None)
+            if outcome is not None and outcome.reply is not None:
+                outcome.reply.forget()
             self._returns.pop(epoch, None)
         if not self._outcomes and not self._returns:
             self.settled.set()

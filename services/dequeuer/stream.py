@@ -69,8 +69,8 @@ class StreamListener(Protocol):
     def completing(self) -> bool:
         """Whether /on-job-complete was asked for: another worker must not be asked meanwhile."""
 
-    def welcomed(self, dropped_epochs: Iterable[int]) -> None:
-        """A stream is open. These leases are not honoured any more."""
+    def welcomed(self, dropped_epochs: Iterable[int], *, keep_replies: bool) -> None:
+        """A stream is open. These leases are not honoured any more. Whether the containers' replies are wanted."""
 
     def received(self, response: WorkResponse) -> None:
         """A message came; `token`, `welcome` and `heartbeat` in it have been dealt with."""
@@ -154,7 +154,7 @@ class WorkStream:
             raise _Broken("the scheduler ended it without a welcome")
         self._contact = self._loop.time()
         log.info("the work stream is open, with %d leases held", len(hello.held))
-        self._listener.welcomed(response.welcome.dropped_epochs)
+        self._listener.welcomed(response.welcome.dropped_epochs, keep_replies=response.welcome.keep_replies)
         self._outbox.reopen()
         self._take(response)
         return response.welcome

@@ -139,8 +139,10 @@ class Worker:
         """Whether /on-job-complete was asked for."""
         return self._completion.asked
 
-    def welcomed(self, dropped_epochs: Iterable[int]) -> None:
+    def welcomed(self, dropped_epochs: Iterable[int], *, keep_replies: bool) -> None:
         """Forget what is not honoured."""
+        if keep_replies:
+            self._delivery.keep_replies()
         dropped = list(dropped_epochs)
         if dropped:
             self._delivery.drop(dropped)

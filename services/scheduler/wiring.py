@@ -43,6 +43,7 @@ from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.job_run import Surroundings
 from services.scheduler.usecases.jobs import Jobs
 from services.scheduler.usecases.ports import Ledger, WorkerDriver
+from services.scheduler.usecases.results import TailResults
 from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
 from services.scheduler.usecases.webhooks import Webhooks
@@ -115,7 +116,7 @@ class Scheduler:
             BatchPages(ledger, jobs),
             LogFiles(settings.data_dir / "logs"),
         )
-        batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, logs)
+        batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, TailResults(ledger, jobs, pages), logs)
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
         healthy = health.aio.HealthServicer()

@@ -530,3 +530,51 @@ async def test_errors_have_the_kinds_that_the_port_names(ledger: Ledger) -> None
     with pytest.raises(CortexError) as raised:
         await ledger.set_state("unknown", RUNNING)
     assert (raised.value.kind, raised.value.category) == ("ledger.failed", Category.INTERNAL)
+
+
+# Replies
+
+
+async def test_a_reply_is_kept_with_its_outcome_and_the_first_one_stands(ledger: Ledger) -> None:
+    await add(ledger, spec())
+    first = dataclasses.replace(outcome(3), reply=b"first")
+    await ledger.record(spec().job_id, [first, outcome(4)], {}, Tally(), 0)
+    await ledger.record(spec().job_id, [dataclasses.replace(first, reply=b"second")], {}, Tally(), 0)
+    assert await ledger.replies(spec().job_id, 0, None, 100) == [first]
+
+
+async def test_a_reply_that_comes_too_late_for_a_failed_batch_is_no_reply(ledger: Ledger) -> None:
+    await add(ledger, spec())
+    await ledger.record(spec().job_id, [outcome(3, succeeded=False)], {}, Tally(), 0)
+    await ledger.record(spec().job_id, [dataclasses.replace(outcome(3), reply=b"late")], {}, Tally(), 0)
+    assert await ledger.replies(spec().job_id, 0, None, 100) == []
+
+
+async def test_replies_are_read_in_order_within_a_range_and_as_many_as_are_asked_for(ledger: Ledger) -> None:
+    await add(ledger, spec())
+    sizes = [3, 0, 2_000_000, 5, 5, 1_000_000, 1]
+    outcomes = [dataclasses.replace(outcome(i), reply=bytes([i]) * size) for i, size in enumerate(sizes)]
+    await ledger.record(spec().job_id, outcomes[::-1], {}, Tally(), len(sizes))
+    read: list[list[Outcome]] = []
+    while found := await ledger.replies(spec().job_id, sum(map(len, read)), None, 10):
+        read.append(found)
+    assert [[len(entry.reply or b"") for entry in found] for found in read] == [
+        [3, 0],
+        [2_000_000],
+        [5, 5],
+        [1_000_000],
+        [1],
+    ]
+    assert [entry for found in read for entry in found] == outcomes
+    assert [entry.index for entry in await ledger.replies(spec().job_id, 1, 3, 10**7)] == [1, 2]
+
+
+async def test_thousands_of_small_replies_are_written_together_and_read_in_parts(ledger: Ledger) -> None:
+    await add(ledger, spec())
+    outcomes = [dataclasses.replace(outcome(i), reply=b"%d" % i) for i in range(3000)]
+    await ledger.record(spec().job_id, outcomes, {}, Tally(), 3000)
+    read: list[Outcome] = []
+    while found := await ledger.replies(spec().job_id, len(read), None, 10**6):
+        assert len(found) <= 1000
+        read += found
+    assert read == outcomes

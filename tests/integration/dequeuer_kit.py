@@ -38,6 +38,7 @@ class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
         self.relets = False
         """Lease again what a worker that is ready gave back, as the real one does."""
         self.answers_heartbeats = True
+        self.keeps_replies = False
         self.heartbeat_s = 2.0
         self.refusal: grpc.StatusCode | None = None
         self.dropped: list[int] = []
@@ -77,7 +78,11 @@ class ScriptedScheduler(worker_service_pb2_grpc.WorkerServiceServicer):
         if self.refusal is not None:
             await context.abort(self.refusal, "the job is over")
         outgoing = self._outgoing = asyncio.Queue()  # its own: an earlier stream must not take what is for this one
-        self.say(welcome=pb.Welcome(heartbeat_seconds=self.heartbeat_s, dropped_epochs=self.dropped))
+        self.say(
+            welcome=pb.Welcome(
+                heartbeat_seconds=self.heartbeat_s, dropped_epochs=self.dropped, keep_replies=self.keeps_replies
+            )
+        )
         remembered = {lease.epoch for lease in first.hello.held}
         self._lease_again([lease for epoch, lease in self._leased.items() if epoch not in remembered])
         reader = asyncio.create_task(self._read(request_iterator))
@@ -176,6 +181,7 @@ class HttpContainer:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.answer: Callable[[Asked], Awaitable[Answer]] = _ok
+        self.reply: Callable[[Asked], bytes] = lambda _: b"words\n"
         self.ready_status = 200
         self.in_work = 0
         self.most_in_work = 0
@@ -210,8 +216,9 @@ class HttpContainer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
-            while (answer := await self._exchange(reader)) is not None:
-                writer.write(b"HTTP/1.1 %d Status\r\nContent-Length: 6\r\n\r\nwords\n" % answer)
+            while (answered := await self._exchange(reader)) is not None:
+                status, body = answered
+                writer.write(b"HTTP/1.1 %d Status\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -219,20 +226,21 @@ class HttpContainer:
             self._writers.discard(writer)
             writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader) -> Answer:
+    async def _exchange(self, reader: asyncio.StreamReader) -> tuple[int, bytes] | None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         asked = Asked(head[0].split()[1], headers, body)
         if asked.path == "/healthz":
             self._changed.set()
-            return self.ready_status
+            return self.ready_status, b""
         self.asked.append(asked)
         self.in_work += 1
         self.most_in_work = max(self.most_in_work, self.in_work)
         self._changed.set()
         try:
-            return await self.answer(asked)
+            status = await self.answer(asked)
+            return None if status is None else (status, self.reply(asked))
         finally:
             self.in_work -= 1
 

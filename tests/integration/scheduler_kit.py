@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -93,6 +93,7 @@ class ScriptedWorker:
         self.complete: asyncio.Event = asyncio.Event()
         self.completions_asked = 0
         self.shutdown: asyncio.Event = asyncio.Event()
+        self.keeps_replies = False
         self.welcome: asyncio.Event = asyncio.Event()
         """The stream is open, or it has ended."""
         self.ended: asyncio.Event = asyncio.Event()
@@ -147,6 +148,7 @@ class ScriptedWorker:
         self.recorded.update(message.recorded_epochs)
         self.revoked.update(message.revoked_epochs)
         if message.HasField("welcome"):
+            self.keeps_replies = message.welcome.keep_replies
             self.welcome.set()
         if message.HasField("job_complete"):
             self.completions_asked += 1
@@ -163,7 +165,9 @@ class ScriptedWorker:
         await self.until(lambda: len(self.leases) >= count)
         return [self.leases[index] for index in sorted(self.leases)]
 
-    def result(self, lease: worker_service_pb2.Lease, *, ok: bool = True) -> worker_service_pb2.Result:
+    def result(
+        self, lease: worker_service_pb2.Lease, *, ok: bool = True, reply: bytes = b""
+    ) -> worker_service_pb2.Result:
         """How an attempt ended."""
         return worker_service_pb2.Result(
             batch_index=lease.batch_index,
@@ -172,6 +176,7 @@ class ScriptedWorker:
             http_status=200 if ok else 500,
             duration_seconds=0.01,
             error="" if ok else "the container answered 500",
+            reply=reply,
         )
 
     async def send(self, *results: worker_service_pb2.Result) -> None:
@@ -222,8 +227,8 @@ class Kit:
     async def deploy(self) -> None:
         await self.batch.DeployApis(pb.DeployApisRequest(file_name="hello.yaml", config=API_FILE))
 
-    async def submit(self, items: str, batch_size: int = 1, workers: int = 1, **fields: int) -> str:
-        request = pb.SubmitJobRequest(api_name="hello", workers=workers, **fields)  # type: ignore[arg-type]  # mypy cannot see which fields
+    async def submit(self, items: str, batch_size: int = 1, workers: int = 1, **fields: Any) -> str:
+        request = pb.SubmitJobRequest(api_name="hello", workers=workers, **fields)
         request.item_list.items_json = items
         request.item_list.batch_size = batch_size
         return (await self.batch.SubmitJob(request)).job.job_id

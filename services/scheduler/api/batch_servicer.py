@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from services.scheduler.usecases.batch_pages import BatchPages
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.jobs import Jobs
 from services.scheduler.usecases.ports import Ledger, LogEntry, LogReader
+from services.scheduler.usecases.results import TailResults
 from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
 
@@ -49,6 +51,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         submit: Submit,
         retry: Retry,
         batches: BatchPages,
+        results: TailResults,
         logs: LogReader,
     ) -> None:
         self._ledger = ledger
@@ -57,6 +60,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         self._submit = submit
         self._retry = retry
         self._batches = batches
+        self._results = results
         self._logs = logs
 
     async def DeployApis(self, request: pb.DeployApisRequest, context: Context) -> pb.DeployApisResponse:
@@ -181,8 +185,16 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         self, request: pb.TailResultsRequest, context: Context
     ) -> AsyncIterator[pb.TailResultsResponse]:
         """Replies, or failed batches."""
-        raise CortexError("system.not_implemented", "TailResults is not served yet", Category.UNSUPPORTED)
-        yield  # type: ignore[unreachable]  # an empty stream of answers
+        pages = self._results(
+            request.api_name,
+            request.job_id,
+            failed=request.failed,
+            follow=request.follow,
+            first=max(0, request.first_index),
+        )
+        async with aclosing(pages) as pages_:  # type: ignore[type-var]  # it is a generator
+            async for page in pages_:
+                yield pb.TailResultsResponse(batches=[convert.batch(batch) for batch in page])
 
     async def StopJob(self, request: pb.StopJobRequest, context: Context) -> pb.StopJobResponse:
         """Stop a running job."""

@@ -174,6 +174,7 @@ def batch(view: BatchView) -> resources_pb2.Batch:
         error=view.error,
         time=None if view.ended_ns is None else timestamp(view.ended_ns),
         items_json=view.items.decode(),
+        reply_json=view.reply.decode(),
     )
 
 

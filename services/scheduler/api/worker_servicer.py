@@ -85,8 +85,9 @@ class StreamLink:
         self._outgoing.shutdown.grace_seconds = grace_seconds
         self._ready.set()
 
-    def send_welcome(self, dropped_epochs: Sequence[int]) -> None:
+    def send_welcome(self, dropped_epochs: Sequence[int], *, keep_replies: bool) -> None:
         """The worker is let in."""
+        self._outgoing.welcome.keep_replies = keep_replies
         self._outgoing.welcome.heartbeat_seconds = HEARTBEAT_SECONDS
         self._outgoing.welcome.dropped_epochs.extend(dropped_epochs)
         self._ready.set()
@@ -140,7 +141,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         held = [HeldLease(lease.batch_index, lease.epoch, lease.attempt) for lease in hello.hello.held]
         reader: asyncio.Task[None] | None = None
         try:
-            link.send_welcome(run.hello(worker, link, held, results, completing=hello.hello.completing))
+            dropped = run.hello(worker, link, held, results, completing=hello.hello.completing)
+            link.send_welcome(dropped, keep_replies=run.record.spec.options.results is not None)
             _obey(run, worker, link, hello)
             reader = asyncio.create_task(self._read(request_iterator, run, worker, identity, link))
             async for message in link.messages():
@@ -210,4 +212,5 @@ def _result(message: Any) -> AttemptResult:
         message.http_status,
         max(0.0, message.duration_seconds) if isfinite(message.duration_seconds) else 0.0,
         message.error,
+        message.reply,
     )

@@ -271,6 +271,8 @@ class Outcome:
     error: str
     """Of the last attempt, for people; `""` after success."""
     ended_ns: int
+    reply: bytes | None = None
+    """What the container answered, where that is kept and asked for."""
 
 
 @dataclass(frozen=True, slots=True)

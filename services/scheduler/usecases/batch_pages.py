@@ -36,6 +36,13 @@ class BatchView:
     ended_ns: int | None = None
     items: bytes = b""
     """The JSON array that containers get."""
+    reply: bytes = b""
+    """What the container answered, as JSON text; empty where nobody asks for it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of a message for it, at most."""
+        return len(self.items) + len(self.reply) + len(self.error.encode()) + BATCH_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ class BatchPages:
             batches = iter(found.batches)
             async for index, items in ranges:
                 batch = replace(next(batches), items=payload(items))
-                room -= len(batch.items) + len(batch.error.encode()) + BATCH_BYTES
+                room -= batch.size
                 if room < 0 and page:
                     return Page(page, index)
                 page.append(batch)
@@ -79,7 +86,7 @@ class BatchPages:
             state = None if states == _FINAL else next(iter(states))
             outcomes = await self.ledger.outcomes(job.spec.job_id, first, state=state, limit=limit + 1)
             more = outcomes[limit].index if len(outcomes) > limit else None
-            return Page([_final(outcome) for outcome in outcomes[:limit]], more)
+            return Page([final_view(outcome) for outcome in outcomes[:limit]], more)
         known = job.cursor.next_index
         found: list[BatchView] = []
         index = first if states & _FINAL else max(first, job.low_water)
@@ -107,14 +114,15 @@ class BatchPages:
         found = []
         for index in range(first, end):
             if index in outcomes:
-                found.append(_final(outcomes[index]))
+                found.append(final_view(outcomes[index]))
             else:
                 attempts = histories[index].attempts if index in histories else 0
                 found.append(BatchView(index, BatchState.LEASED if index in held else BatchState.PENDING, attempts))
         return found
 
 
-def _final(outcome: Outcome) -> BatchView:
+def final_view(outcome: Outcome) -> BatchView:
+    """A batch that is final, without its items."""
     return BatchView(
         outcome.index, outcome.state, outcome.attempts, outcome.http_status, outcome.error, outcome.ended_ns
     )

@@ -15,7 +15,7 @@ from services.scheduler.usecases.crew import Worker
 from services.scheduler.usecases.dispatch import Dispatcher
 from services.scheduler.usecases.feed import Feed
 from services.scheduler.usecases.ports import Clock, JobTrace, Ledger
-from services.scheduler.usecases.recorder import MAX_BACKLOG, Acknowledgement, Recorder
+from services.scheduler.usecases.recorder import Acknowledgement, Recorder
 
 
 @dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
@@ -28,6 +28,8 @@ class AttemptResult:
     http_status: int
     seconds: float
     error: str
+    reply: bytes
+    """What the container answered to a successful one, where replies are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Batches:
         self._trace = trace
         self._members = members
         self._max_concurrency = max_concurrency
+        self._keeps_replies = job.spec.options.results is not None
         self._on_ready = on_ready
         self._on_recorded = on_recorded
         self._on_delivered = on_delivered
@@ -100,6 +103,11 @@ class Batches:
         return self._recorder.tally
 
     @property
+    def low_water(self) -> int:
+        """Every batch below this is final, and on disk."""
+        return self._recorder.low_water
+
+    @property
     def trouble(self) -> str:
         """Why batches go neither out nor in just now, for people; empty when all is well."""
         return self._recorder.trouble or self._feed.trouble
@@ -107,6 +115,7 @@ class Batches:
     def restore(self, found: OpenBatches) -> None:
         """Begin where an earlier scheduler left off."""
         self._book.restore(found)
+        self._recorder.restored()
 
     def extend(self, known: int) -> None:
         """More batches are on disk."""
@@ -127,7 +136,7 @@ class Batches:
 
     def give(self, *, input_split: bool) -> None:
         """Lease what is ready to workers that have room."""
-        if not self._frozen and self._recorder.backlog <= MAX_BACKLOG:
+        if not self._frozen and not self._recorder.full:
             self._dispatcher.dispatch(self._members.values(), input_split=input_split)
 
     def take_back(self) -> None:
@@ -214,7 +223,8 @@ class Batches:
                 self._trace.batch_answered(index)
                 now_ns, status = self._clock.now_ns(), result.http_status
                 state = BatchState.SUCCEEDED if result.succeeded else BatchState.FAILED
-                outcome = Outcome(index, state, attempts, status, result.error, now_ns)
+                reply = result.reply if result.succeeded and self._keeps_replies else None
+                outcome = Outcome(index, state, attempts, status, result.error, now_ns, reply)
                 self._recorder.outcome(outcome, result.seconds, acknowledgement)
         return True
 

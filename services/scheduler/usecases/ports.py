@@ -120,6 +120,7 @@ class Ledger(Protocol):
     ) -> int:
         """Outcomes of batches that had none, histories of batches still open, and the counts that follow from both.
 
+        With an outcome its reply, where it has one. What a batch has on disk stands.
         The halves of split batches become batches with the next free indexes. Returns how many batches there are then.
         """
 
@@ -151,6 +152,12 @@ class Ledger(Protocol):
 
         Asked for by a range of indexes (without `end_index` to the end), and by how they ended. The failed
         ones are found quickly among any number of others.
+        """
+
+    async def replies(self, job_id: str, first_index: int, end_index: int | None, max_bytes: int) -> list[Outcome]:
+        """Batches of a range that succeeded, ascending, with their kept replies.
+
+        Replies of `max_bytes` in all, or a larger one alone; 1,000 batches at most.
         """
 
     async def histories(self, job_id: str, first_index: int, end_index: int) -> dict[int, History]:

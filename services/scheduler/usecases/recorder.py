@@ -16,7 +16,8 @@ from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Ledger
 
 MAX_BACKLOG = 8192
-"""While more outcomes than this wait to be written, no batches are leased."""
+MAX_BACKLOG_BYTES = 16 * 1024 * 1024
+"""While more outcomes than this, or kept replies of more bytes, wait to be written, no batches are leased."""
 
 
 @dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
@@ -47,11 +48,14 @@ class Recorder:
         self._acknowledgements: list[Acknowledgement] = []
         self._histories: dict[int, History] = {}
         self._next = _Running(tally)
+        self._reply_bytes = 0  # that wait, or are being written
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.tally = tally
         """Counts of what is on disk."""
+        self.low_water = 0
+        """Every batch below this is final, and on disk."""
         self._patience = Patience(job_id, "outcomes cannot be written", on_trouble)
 
     @property
@@ -60,13 +64,19 @@ class Recorder:
         return self._patience.trouble
 
     @property
-    def backlog(self) -> int:
-        """Outcomes that wait to be written."""
-        return len(self._outcomes)
+    def full(self) -> bool:
+        """Whether too much waits to be written."""
+        return len(self._outcomes) > MAX_BACKLOG or self._reply_bytes > MAX_BACKLOG_BYTES
+
+    def restored(self) -> None:
+        """The lease book knows what is on disk."""
+        self.low_water = self._book.low_water(set())
 
     def outcome(self, outcome: Outcome, seconds: float | None, acknowledgement: Acknowledgement | None) -> None:
         """A batch is final. `seconds`: how long its last attempt took, None when its end was no attempt."""
         self._outcomes.append(outcome)
+        if outcome.reply is not None:
+            self._reply_bytes += len(outcome.reply)
         self._histories.pop(outcome.index, None)
         self._next.batch(outcome.state)
         if seconds is not None:
@@ -125,9 +135,12 @@ class Recorder:
         if outcomes or histories:
             low_water = self._book.low_water({outcome.index for outcome in outcomes})
             await self._ledger.record(self._job_id, outcomes, histories, tally, low_water)
+            self.low_water = low_water
         self.tally = tally
         for outcome in outcomes:
             self._book.recorded(outcome.index)
+            if outcome.reply is not None:
+                self._reply_bytes -= len(outcome.reply)
         self._on_recorded(outcomes, acknowledgements)
 
 

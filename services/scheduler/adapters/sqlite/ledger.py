@@ -19,6 +19,7 @@ import msgspec
 from services.scheduler.adapters.sqlite import database, rows
 from services.scheduler.adapters.sqlite.open_batches import find_open_batches
 from services.scheduler.adapters.sqlite.readers import Readers
+from services.scheduler.adapters.sqlite.replies import find_replies
 from services.scheduler.adapters.sqlite.writer import Writer
 from services.scheduler.domain.model import (
     ApiVersion,
@@ -218,6 +219,7 @@ class SqliteLedger:
     ) -> int:
         """See the port."""
         finals = rows.outcome_rows(outcomes)
+        replies = rows.reply_chunks(outcomes)
         opens = rows.history_rows(histories)
         counts = rows.tally_columns(tally)
         more = [Segment(0, half.start, array("I", half.lengths)) for half in halves]
@@ -225,6 +227,8 @@ class SqliteLedger:
         def operation(connection: sqlite3.Connection) -> int:
             key = rows.job_key(connection, job_id)
             rows.insert_rows(connection, "OR IGNORE INTO outcomes", key, finals)
+            for chunk in replies:
+                rows.insert_rows(connection, "OR IGNORE INTO replies", key, chunk)
             rows.insert_rows(connection, "OR REPLACE INTO histories", key, opens)
             # Histories of final batches above the low-water mark go when it reaches them; nobody is told of them.
             connection.execute("DELETE FROM histories WHERE job = ? AND batch < ?", (key, low_water))
@@ -304,6 +308,13 @@ class SqliteLedger:
             },
         )
         return [rows.outcome_of(row) for row in found]
+
+    async def replies(self, job_id: str, first_index: int, end_index: int | None, max_bytes: int) -> list[Outcome]:
+        """See the port."""
+        end = _MAX_INDEX if end_index is None else end_index
+        return await self._readers.run(
+            partial(find_replies, job_id=job_id, first_index=first_index, end_index=end, max_bytes=max_bytes)
+        )
 
     async def histories(self, job_id: str, first_index: int, end_index: int) -> dict[int, History]:
         """See the port."""

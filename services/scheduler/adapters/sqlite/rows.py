@@ -40,6 +40,9 @@ from services.scheduler.domain.model import (
 MAX_ROWS_AT_ONCE = 1024
 """Rows in one statement; with 8 columns well below SQLite's limit of 32,766 parameters."""
 
+REPLY_BYTES_AT_ONCE = 1024 * 1024
+"""Kept replies in one statement, unless a single one is larger."""
+
 FINAL_STATES = (BatchState.FAILED, BatchState.SUCCEEDED, BatchState.SPLIT)
 STATE_NUMBERS = {state: number for number, state in enumerate(FINAL_STATES)}
 """How an outcome's state lies in its table."""
@@ -201,6 +204,21 @@ def outcome_of(row: Sequence[Any]) -> Outcome:
 def outcome_rows(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
     """batch, state, attempts, http_status, error, ended_ns."""
     return [(o.index, STATE_NUMBERS[o.state], o.attempts, o.http_status, o.error, o.ended_ns) for o in outcomes]
+
+
+def reply_chunks(outcomes: Sequence[Outcome]) -> list[list[tuple[int, bytes]]]:
+    """batch, bytes: kept replies, in chunks to be written by one statement each. SQLite copies what is bound to it."""
+    chunks: list[list[tuple[int, bytes]]] = []
+    room = 0
+    for outcome in outcomes:
+        if outcome.reply is None:
+            continue
+        room -= len(outcome.reply)
+        if room < 0:
+            chunks.append([])
+            room = REPLY_BYTES_AT_ONCE - len(outcome.reply)
+        chunks[-1].append((outcome.index, outcome.reply))
+    return chunks
 
 
 def history_rows(histories: Mapping[int, History]) -> list[tuple[int, int, int, int]]:

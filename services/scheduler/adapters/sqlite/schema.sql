@@ -115,6 +115,14 @@ CREATE TABLE outcomes (
 -- Finds failures among millions of successes.
 CREATE INDEX outcomes_failed ON outcomes (job, batch) WHERE state = 0;
 
+-- What containers answered to batches that succeeded, of jobs that keep it.
+CREATE TABLE replies (
+    job   INTEGER NOT NULL,
+    batch INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (job, batch)
+);
+
 -- What open batches have been through.
 CREATE TABLE histories (
     job      INTEGER NOT NULL,

@@ -1,0 +1,119 @@
+"""A job's kept replies, and its failed batches, from the first batch on: as they are now, or until the job's end.
+
+Read in pages of bounded size, each when the one before was taken. A follower reads what lies below the job's
+*low-water mark* (everything there is final), so that it sees all batches in order and none is added behind it;
+what lies beyond it comes when the job is over and nothing changes any more.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from services.common.errors import Category, CortexError
+from services.common.replies import reply_json
+from services.scheduler.domain.model import BatchState, JobSpec
+from services.scheduler.usecases.batch_pages import MAX_PAGE_BYTES, BatchPages, BatchView, final_view
+from services.scheduler.usecases.job_run import JobRun
+from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.ports import Ledger
+
+READ_BYTES = 1024 * 1024
+"""Of replies read together, unless a single one is larger."""
+READ_FAILED = 256
+"""Failed batches looked up together."""
+PACE_SECONDS = 0.01
+"""Between two looks at a job that goes on: it may change thousands of times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class TailResults:
+    """Reads results."""
+
+    ledger: Ledger
+    jobs: Jobs
+    batches: BatchPages
+
+    async def __call__(
+        self, api_name: str, job_id: str, *, failed: bool, follow: bool, first: int
+    ) -> AsyncIterator[list[BatchView]]:
+        """Batches by index, from `first` on, in pages that make a message each.
+
+        Succeeded ones with their replies or, with `failed`, failed ones with their items. Raises `CortexError` like
+        `Jobs.view`, and `job.results_not_kept`.
+        """
+        view = await self.jobs.view(api_name, job_id)
+        if not failed:
+            _check_kept(view.job.spec)
+        job, run = view.job.spec, self.jobs.run(job_id)
+        if not follow or run is None:
+            found = self._pages(job, failed, first, None)
+        else:
+            found = self._follow(run, job, failed, first)
+        async with aclosing(found) as pages:  # type: ignore[type-var]  # it is a generator
+            async for page in pages:
+                yield page
+
+    async def _follow(self, run: JobRun, job: JobSpec, failed: bool, first: int) -> AsyncIterator[list[BatchView]]:
+        changed = run.watch()
+        try:
+            while True:
+                changed.clear()
+                over = run.over.is_set()
+                end = None if over else run.batches.low_water
+                if end is None or end > first:
+                    async for page in self._pages(job, failed, first, end):
+                        yield page
+                if end is None:
+                    return
+                first = max(first, end)
+                await changed.wait()
+                await _pause(run.over)
+        finally:
+            run.unwatch(changed)
+
+    def _pages(self, job: JobSpec, failed: bool, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
+        return self._failed(job, first, end) if failed else self._replies(job, first, end)
+
+    async def _replies(self, job: JobSpec, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
+        while found := await self.ledger.replies(job.job_id, first, end, READ_BYTES):
+            for page in _fitting(replace(final_view(o), reply=reply_json(o.reply or b"")) for o in found):
+                yield page
+            first = found[-1].index + 1
+
+    async def _failed(self, job: JobSpec, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
+        following: int | None = first
+        while following is not None and (end is None or following < end):
+            page = await self.batches(job.api_name, job.job_id, frozenset((BatchState.FAILED,)), following, READ_FAILED)
+            if found := [batch for batch in page.batches if end is None or batch.index < end]:
+                yield found
+            following = page.following
+
+
+def _check_kept(job: JobSpec) -> None:
+    if job.options.results is None:
+        text = f'job {job.job_id} keeps no results: submit it with "results": true to read what its containers answer'
+        raise CortexError("job.results_not_kept", text, Category.CONFLICT)
+
+
+def _fitting(batches: Iterable[BatchView]) -> Iterator[list[BatchView]]:
+    """The same in messages: a batch that is too large for one with others has its own."""
+    page: list[BatchView] = []
+    room = MAX_PAGE_BYTES
+    for batch in batches:
+        if page and batch.size > room:
+            yield page
+            page, room = [], MAX_PAGE_BYTES
+        page.append(batch)
+        room -= batch.size
+    if page:
+        yield page
+
+
+async def _pause(over: asyncio.Event) -> None:
+    """Let some more happen, unless nothing will."""
+    try:
+        async with asyncio.timeout(PACE_SECONDS):
+            await over.wait()
+    except TimeoutError:
+        pass
