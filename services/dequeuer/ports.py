@@ -39,6 +39,8 @@ class PodState:
     """Why it is not running, for people; empty when it is."""
     backing_off: bool
     """A container ended and waits to be started again."""
+    cannot_start: bool = False
+    """A container was never started and cannot be, as `reason` says: trying again does not help."""
 
 
 class PodListener(Protocol):

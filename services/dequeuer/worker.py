@@ -246,4 +246,10 @@ class Worker:
             phase, reason = Health.PHASE_BACKOFF, state.reason
         else:
             phase, reason = Health.PHASE_CREATING, state.reason
-        return Health(phase=phase, reason=reason, failed_starts=state.failed_starts, out_of_memory=state.out_of_memory)
+        return Health(
+            phase=phase,
+            reason=reason,
+            failed_starts=state.failed_starts,
+            out_of_memory=state.out_of_memory,
+            cannot_start=state.cannot_start,
+        )

@@ -122,9 +122,12 @@ def test_a_container_that_cannot_start_ends_the_job_with_its_last_words(tmp_path
 def test_a_command_that_does_not_exist_is_said_plainly(tmp_path: Path) -> None:
     with system(tmp_path) as running:
         running.deploy(container={"command": ["no-such-program", "$(CORTEX_PORT)"]})
-        job = running.wait(running.submit([1]))["job_status"]
+        job_id = running.submit([1])
+        job = running.wait(job_id)["job_status"]
         assert job["status"] == "worker_error"
-        assert "no-such-program" in job["reason"]
+        assert job["reason"].startswith("worker 0: container `api` cannot be started: its command `no-such-program` ")
+        told = [line["message"] for line in running.client.job_logs("hello", job_id)]
+        assert len([line for line in told if line.startswith("cortex: ")]) == 1, "it was tried once"
 
 
 def test_a_container_that_never_gets_ready_ends_the_job_at_the_deadline(tmp_path: Path) -> None:

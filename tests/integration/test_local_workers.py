@@ -135,17 +135,23 @@ async def test_the_operator_is_reached_from_inside_a_network_namespace(tmp_path:
         shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize("elsewhere", ["/nowhere", "/" + "x" * 5000, "/a\0b", "../up"])
-async def test_an_api_file_of_another_machine_leaves_the_default_directory(
-    tmp_path: Path, elsewhere: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("elsewhere", ["/nowhere", "/" + "x" * 5000, "/a\0b"])
+async def test_a_directory_that_is_not_here_is_said_with_the_command_and_never_tried(
+    tmp_path: Path, elsewhere: str
 ) -> None:
-    text = "echo in $PWD; exec sleep 1000"
-    version = api(script("api", text), port=unused_port(), file_name=f"{elsewhere}/a.yaml")
+    version = api(script("api", "exec sleep 1000"), port=unused_port(), file_name=f"{elsewhere}/a.yaml")
+    async with Workers(tmp_path) as workers:
+        with pytest.raises(CortexError) as error:
+            await workers.start(version)
+    assert error.value.category is Category.INVALID
+    assert error.value.message.startswith(f"`/bin/sh` of hello is to run in {elsewhere[:200]}, where its file was")
+
+
+async def test_an_api_file_of_an_unknown_place_leaves_the_default_directory(tmp_path: Path) -> None:
+    version = api(script("api", "echo in $PWD; exec sleep 1000"), port=unused_port(), file_name="../up/a.yaml")
     async with Workers(tmp_path) as workers:
         await workers.start(version)
         assert await workers.says("api", "in ") == f"in {tmp_path}"
-    told = f"its commands run in {tmp_path}" in caplog.text
-    assert told == elsewhere.startswith("/")  # any other name says nothing of a directory
 
 
 async def test_what_a_worker_finds_in_its_directory(tmp_path: Path) -> None:

@@ -142,6 +142,17 @@ async def test_a_command_that_cannot_run_is_told_so_that_it_can_be_mended(
     async with Running(spec, {"PATH": "/usr/bin:/bin"}) as running:
         ended = await running.seen.exit_of("api")
         assert ended.reason == expected.format(work=tmp_path / "work")
+        await running.seen.until(lambda: running.pod.state.cannot_start)
+
+
+async def test_a_command_that_was_there_once_is_waited_for(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nrm $0; exit 1\n")
+    program.chmod(0o700)
+    async with Running(make_spec(tmp_path, Container(name="api", command=[str(program)]))) as running:
+        await running.seen.until(lambda: len(running.seen.exits) == 2)
+        assert "does not exist" in running.seen.exits[1].reason
+        assert not running.pod.state.cannot_start
 
 
 async def test_a_bare_sigkill_is_no_evidence_of_memory_exhaustion(tmp_path: Path) -> None:

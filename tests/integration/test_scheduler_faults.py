@@ -271,6 +271,29 @@ async def test_a_full_disk_delays_workers_and_ends_no_job(
         assert (await kit.until(job_id, ended)).status == Job.STATUS_SUCCEEDED
 
 
+async def test_what_cannot_start_is_not_tried_again(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]", workers=2)
+        worker = await kit.worker()
+        await worker.open(ready=False)
+        told = health(worker_service_pb2.Health.PHASE_BACKOFF)
+        told.health.reason, told.health.cannot_start = "its command `pyhton` was not found", True
+        await worker.say(told)
+        job = await kit.until(job_id, ended)
+        assert (job.status, job.reason) == (Job.STATUS_WORKER_ERROR, f"worker {worker.slot}: {told.health.reason}")
+
+        async def refuse(*_: object) -> WorkerRecord:
+            raise CortexError("worker.no_working_directory", "there is no directory /a", Category.INVALID)
+
+        monkeypatch.setattr(driver, "start", refuse)
+        job = await kit.until(await kit.submit("[1]"), ended)
+        assert job.status == Job.STATUS_WORKER_ERROR
+        assert job.reason == "worker 0 cannot be started: there is no directory /a"
+
+
 @pytest.mark.parametrize("read", ["segments", "read_input", "next_piece", "outcomes"])
 async def test_a_ledger_that_cannot_be_read_for_a_while_is_told_and_ends_no_job(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch, read: str

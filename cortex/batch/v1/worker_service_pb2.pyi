@@ -459,6 +459,7 @@ class Health(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FAILED_STARTS_FIELD_NUMBER: _builtins.int
     OUT_OF_MEMORY_FIELD_NUMBER: _builtins.int
+    CANNOT_START_FIELD_NUMBER: _builtins.int
     phase: Global___Health.Phase.ValueType
     """Where it is."""
     reason: _builtins.str
@@ -467,6 +468,8 @@ class Health(_message.Message):
     """Starts in a row that ended without a finished batch, the running one not counted."""
     out_of_memory: _builtins.bool
     """There is evidence that the last of them ran out of memory."""
+    cannot_start: _builtins.bool
+    """A container's command, or the directory that it is to run in, is not there: starting it again cannot help."""
     def __init__(
         self,
         *,
@@ -474,10 +477,11 @@ class Health(_message.Message):
         reason: _builtins.str = ...,
         failed_starts: _builtins.int = ...,
         out_of_memory: _builtins.bool = ...,
+        cannot_start: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_starts", b"failed_starts", "out_of_memory", b"out_of_memory", "phase", b"phase", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cannot_start", b"cannot_start", "failed_starts", b"failed_starts", "out_of_memory", b"out_of_memory", "phase", b"phase", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

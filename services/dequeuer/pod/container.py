@@ -74,6 +74,8 @@ class ContainerRunner:
         """Set when the first start has succeeded or failed."""
         self.process: ContainerProcess | None = None
         self.backing_off = False
+        self.cannot_start = False
+        """What is to be run is not there, and never was."""
         self.reason = "is being started"
         """Why it does not run, as the rest of a sentence about it; empty when it does."""
 
@@ -129,6 +131,7 @@ class ContainerRunner:
         variables = plan.filled.variables
         refused = why_not_startable(command, variables, plan.working_directory, hidden)
         if refused := refused or check_arguments(command, variables):
+            self.cannot_start = self._starts == 0
             return ContainerExit(plan.name, None, None, out_of_memory=False, reason=refused)
         guard = plan.guard()
         try:

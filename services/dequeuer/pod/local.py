@@ -163,6 +163,7 @@ class LocalPod:
             out_of_memory=self._out_of_memory,
             reason="; ".join(reasons),
             backing_off=any(runner.backing_off for runner in runners),
+            cannot_start=any(runner.cannot_start for runner in runners),
         )
         if state != self._state:
             self._state = state

@@ -142,7 +142,7 @@ def why_not_startable(command: list[str], variables: Mapping[str, str], director
     if not command:
         return "has no command: give it `command` in the API's configuration"
     if not Path(directory).is_dir():
-        return f"cannot run in {directory}: there is no such directory"
+        return f"cannot be started: `{command[0]}` is to run in {directory}, and there is no such directory"
     program = command[0]
     if hidden:
         return ""

@@ -186,7 +186,8 @@ def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> No
     if request.HasField("health"):
         health = request.health
         phase = PHASES.get(health.phase, Phase.NOT_READY)
-        run.health(worker, Health(phase, health.reason, health.failed_starts, health.out_of_memory))
+        told = (health.reason, health.failed_starts, health.out_of_memory, health.cannot_start)
+        run.health(worker, Health(phase, *told))
     if request.HasField("credit"):
         run.credit(worker, request.credit.batches, request.credit.bytes)
     if request.results:

@@ -51,6 +51,8 @@ class Health:
     reason: str = ""
     failed_starts: int = 0
     out_of_memory: bool = False
+    cannot_start: bool = False
+    """Something that it needs to start is not there, as `reason` says."""
 
 
 @dataclass(slots=True, eq=False)
@@ -194,6 +196,8 @@ class Crew:
             await self._ledger.put_worker(worker.record)
         except CortexError as error:
             log.error("job %s: worker %d cannot be started: %s", self._job.spec.job_id, slot, error.message)
+            if error.category is Category.INVALID:
+                self._on_hopeless(JobStatus.WORKER_ERROR, f"worker {slot} cannot be started: {error.message}")
             blameless = error.category is Category.STORAGE_FULL
             await self._gone(worker, f"a worker could not be started: {error.message}", blameless=blameless)
             return
@@ -279,7 +283,9 @@ class Crew:
         if health.phase is Phase.READY:
             self._trace.worker_ready(worker.record)
         self._watch_readiness()
-        if health.failed_starts >= MAX_FAILED_STARTS:
+        if health.cannot_start:
+            self._on_hopeless(JobStatus.WORKER_ERROR, f"worker {worker.record.slot}: {health.reason}")
+        elif health.failed_starts >= MAX_FAILED_STARTS:
             status = JobStatus.WORKER_OOM if health.out_of_memory else JobStatus.WORKER_ERROR
             self._on_hopeless(
                 status,

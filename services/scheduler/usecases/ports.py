@@ -205,7 +205,7 @@ class WorkerDriver(Protocol):
         """Start a worker's process and say what is known of it now.
 
         Raises `CortexError` with a sentence for people when it cannot be started; with category STORAGE_FULL when
-        that is not its fault.
+        that is not its fault, with INVALID when trying again cannot help.
         """
 
     async def adopt(self, worker: WorkerRecord) -> bool:

@@ -4,7 +4,6 @@ In a network namespace the gateway and the collector are reached through relays 
 ones outside, unless the worker itself listens there.
 """
 
-import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cortex.batch.v1 import worker_spec_pb2 as pb
+from services.common.errors import CortexError
 from services.scheduler.adapters.local_workers.directories import WorkerDirectories
 from services.scheduler.adapters.local_workers.ports import PortChoice
 from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
@@ -19,8 +19,6 @@ from services.scheduler.adapters.local_workers.worker_spec import OTLP_PREFIX, w
 from services.scheduler.domain.api_config.model import ApiConfig
 from services.scheduler.domain.api_config.spec import working_directory
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
-
-log = logging.getLogger(__name__)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65_535
@@ -91,15 +89,22 @@ def _telemetry(collector_port: int, environ: Mapping[str, str]) -> dict[str, str
 
 
 def _working_directory(config: ApiConfig, default: Path) -> str:
-    """The API file's own directory; the default where it is not known, or is another machine's."""
+    """The API file's own directory; the default where it is not known."""
     own = working_directory(config)
+    if not own:
+        return str(default)
     try:
-        known = bool(own) and Path(own).is_dir()
-    except OSError:  # a name longer than this machine's may be
-        known = False
-    if own and not known:
-        log.warning("%s: there is no directory %.200r here; its commands run in %s", config.name, own, default)
-    return own if known else str(default)
+        there = Path(own).is_dir()
+    except (OSError, ValueError):  # a name longer than this machine's may be, or with a zero byte
+        there = False
+    if not there:
+        commands = ", ".join(f"`{container.command[0]}`" for container in config.pod.containers)
+        raise CortexError(
+            "worker.no_working_directory",
+            f"{commands} of {config.name} is to run in {own[:200]}, where its file was deployed from, and there is no"
+            " such directory on this machine: make it, or deploy the API from a directory that is here",
+        )
+    return own
 
 
 def _port_of(url: str) -> int:
