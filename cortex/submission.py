@@ -39,7 +39,12 @@ class Submission:
                 item_list.append(_member("batch_size", encode_value("batch_size", self.batch_size)))
             members.append(_member("item_list", _object(item_list)))
         body = _object(members)
-        check_size(len(body), "the submission")
+        if len(body) > MAX_BYTES:
+            raise CortexException(
+                "client.submission_too_large",
+                f"the submission is {len(body) / 2**20:.1f} MiB and may be at most {MAX_BYTES // 2**20} MiB: "
+                "stream the items, or name files that hold them",
+            )
         return body
 
     def head(self) -> bytes:
@@ -60,16 +65,6 @@ def _member(name: str, value: bytes) -> bytes:
 
 def _object(members: list[bytes]) -> bytes:
     return b"{" + b",".join(members) + b"}"
-
-
-def check_size(size: int, what: str) -> None:
-    """Raises `CortexException` (`client.submission_too_large`) for more bytes than one request may have."""
-    if size > MAX_BYTES:
-        raise CortexException(
-            "client.submission_too_large",
-            f"{what} is {size / 2**20:.1f} MiB and may be at most {MAX_BYTES // 2**20} MiB: "
-            "stream the items, or name files that hold them",
-        )
 
 
 def encode_items(items: Iterable[Any]) -> bytes:
@@ -119,7 +114,7 @@ def _as_array(text: bytes, source: str) -> bytes:
     try:
         check_json(text)
     except _NotJsonError as mistake:
-        if b"\n" not in text.strip() or not _is_json(text.lstrip().split(b"\n", 1)[0]):
+        if b"\n" not in text.strip() or not is_json(text.lstrip().split(b"\n", 1)[0]):
             raise _invalid(source, f"{mistake.where}not a JSON array of items: {mistake}") from mistake
         return _join_lines(text, source)
     return text.strip()
@@ -183,7 +178,8 @@ def check_json(text: bytes) -> None:
         raise _NotJsonError("it is nested too deep") from error
 
 
-def _is_json(text: bytes) -> bool:
+def is_json(text: bytes) -> bool:
+    """Whether the text is one JSON value."""
     try:
         check_json(text.strip())
     except _NotJsonError:

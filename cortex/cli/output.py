@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,19 @@ def console() -> "Console":
 
 
 def json_document(text: bytes) -> None:
-    """A JSON document as the server wrote it, on a line of its own.
+    """A JSON document as the server wrote it, on a line of its own."""
+    json_lines([text], at_once=True)
+
+
+def json_lines(documents: Iterable[bytes], *, at_once: bool) -> None:
+    """JSON documents as the server wrote them, one a line; `at_once` each is on its way before the next is asked for.
 
     JSON escapes all controls but DEL and C1 (U+007F to U+009F): for a terminal, which obeys these, they are escaped.
     """
-    if sys.stdout.isatty():
-        text = _LATE_CONTROLS.sub(lambda match: b"\\u00%02x" % match[0][-1], text)
-    sys.stdout.buffer.write(text.strip() + b"\n")
+    terminal = sys.stdout.isatty()
+    for document in documents:
+        text = _LATE_CONTROLS.sub(lambda match: b"\\u00%02x" % match[0][-1], document) if terminal else document
+        sys.stdout.buffer.write(text.strip() + b"\n")
+        if at_once:
+            sys.stdout.buffer.flush()
     sys.stdout.buffer.flush()

@@ -25,6 +25,7 @@ def command(api: str | None, job: str | None, environment: str | None, output: s
     if output == "json":
         json_document(answer)
         return
+    from cortex.cli.views import job as job_view
     from cortex.cli.views import tables
 
     if api is None:
@@ -32,4 +33,4 @@ def command(api: str | None, job: str | None, environment: str | None, output: s
     elif job is None:
         tables.print_api(console(), told(answer)[0], same_environment(environment))
     else:
-        tables.print_job(console(), told(answer))
+        job_view.print_job(console(), told(answer))

@@ -3,8 +3,9 @@
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
-from cortex.cli.commands.submit import AT_LEAST_1, show_submitted
+from cortex.cli.commands.submit import show_submitted
 from cortex.cli.connect import connect
+from cortex.cli.job_options import AT_LEAST_1
 
 
 @click.command("retry", cls=Command)

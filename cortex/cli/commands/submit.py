@@ -1,61 +1,113 @@
 """`cortex submit`."""
 
-import sys
-from pathlib import Path
+import itertools
+import json
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import click
 
-from cortex.cli.app import Command, environment_option, output_option
+from cortex.cli.app import environment_option, output_option
 from cortex.cli.commands.watch import watch as watch_job
 from cortex.cli.connect import connect, same_environment
+from cortex.cli.inputs import BYTE_ORDER_MARK, Source, check_lines, opened, read_submission, read_whole
+from cortex.cli.job_options import JobOptions, job_options
 from cortex.cli.output import json_document
-from cortex.cli.told import told
-from cortex.exceptions import CortexException
+from cortex.cli.sections import SectionCommand
+from cortex.cli.told import safe, told
 from cortex.operator import Operator
 from cortex.submission import MAX_BYTES, Submission, read_items, read_value
 
-AT_LEAST_1 = click.IntRange(min=1)
 
-
-@click.command("submit", cls=Command)
+@click.command("submit", cls=SectionCommand)
 @click.argument("api")
-@click.option("--items", "items_from", required=True, metavar="FILE|-", help="The items; `-` for standard input.")
-@click.option("--batch-size", type=AT_LEAST_1, metavar="N", required=True, help="Items in a batch.")
-@click.option(
-    "--workers", type=AT_LEAST_1, metavar="N", default=1, show_default=True, help="Workers that share the batches."
-)
-@click.option("--config", metavar="JSON|@FILE", help="Any JSON value; containers find it in /cortex/spec/job.json.")
-@click.option("--timeout", type=AT_LEAST_1, metavar="SECONDS", help="End the job after so long.")
-@click.option(
-    "--batch-timeout", type=AT_LEAST_1, metavar="SECONDS", help="Give up an attempt of a batch after so long."
-)
+@job_options
+@click.option("--dry-run", is_flag=True, help="Only check it, list the files that it selects, and submit nothing.")
 @click.option("--watch", is_flag=True, help="Follow the job to its end; see `cortex watch --help`.")
+@click.option("--idempotency-key", metavar="KEY", help="Submitting again with the same key gives the same job.")
 @environment_option
 @output_option
 def command(
     api: str,
-    items_from: str,
-    batch_size: int,
-    workers: int,
-    config: str | None,
-    timeout: int | None,
-    batch_timeout: int | None,
+    dry_run: bool,
     watch: bool,
+    idempotency_key: str | None,
     environment: str | None,
     output: str,
+    **given: Any,
 ) -> None:
     """Submit a job to an API.
 
-    The items are a JSON array, or JSON values one a line. They reach the container byte for byte as they are written.
+    \b
+      cortex submit digits --items images.ndjson --batch-size 32 --workers 4 --watch
+      cortex submit digits --delimited s3://bucket/in/ --include '**.json' --batch-size 32
+
+    Items are a JSON array, or JSON values one a line, and reach the container byte for byte. Up to 10 MiB they are
+    checked and sent at once; more lines than that, or with --stream all, are sent as they are read, and work starts on
+    the first. Files are s3://BUCKET/PREFIX, or file:///PREFIX on the machine of the deployment.
     """
-    submission = Submission(
-        items=read_items(_read(items_from), "standard input" if items_from == "-" else items_from),
-        batch_size=batch_size,
-        config=None if config is None else read_value("config", _value_or_file(config)),
-        fields={"workers": workers, "timeout": timeout, "batch_timeout": batch_timeout},
-    )
+    options = JobOptions(**given)
+    options.check()
+    if dry_run and (watch or options.stream):
+        raise click.UsageError("--dry-run submits nothing: leave out --watch and --stream")
     operator = connect(environment)
-    show_submitted(operator, api, operator.submit(api, submission.body()), environment, output, watch=watch)
+    if dry_run:
+        _dry_run(operator, api, options, output)
+        return
+    answer = _submit(operator, api, options, idempotency_key)
+    show_submitted(operator, api, answer, environment, output, watch=watch)
+
+
+def _submit(operator: Operator, api: str, options: JobOptions, key: str | None) -> bytes:
+    if options.items is None:
+        return operator.submit(api, _body(options, None), idempotency_key=key)
+    with opened(options.items) as source:
+        beginning = b"" if options.stream else source.beginning()
+        if options.stream or len(beginning) > MAX_BYTES:
+            check_lines(beginning, source)
+            return _stream(operator, api, options, key, beginning, source)
+    return operator.submit(api, _body(options, read_items(beginning, source.name)), idempotency_key=key)
+
+
+def _stream(
+    operator: Operator, api: str, options: JobOptions, key: str | None, beginning: bytes, source: Source
+) -> bytes:
+    from cortex.cli.views import sending
+
+    read = (piece for piece in itertools.chain([beginning], source.pieces()) if piece)
+    try:
+        with closing(sending.shown(read, source.size)) as pieces:
+            first = next(pieces, b"").removeprefix(BYTE_ORDER_MARK)  # before it, there is no job to begin
+            lines = itertools.chain([_submission(options).head(), first], pieces)
+            return operator.submit_stream(api, lines, idempotency_key=key)
+    except KeyboardInterrupt:
+        click.echo("broken off: if the job had begun, it ends as `enqueue_failed`", err=True)
+        raise
+
+
+def _dry_run(operator: Operator, api: str, options: JobOptions, output: str) -> None:
+    items = None
+    if options.items is not None:
+        with opened(options.items) as source:
+            items = read_items(source.whole(), source.name)
+    for line in operator.dry_run(api, _body(options, items)):
+        text = line.decode()
+        if output == "json":
+            json_document(json.dumps(text).encode())
+        else:
+            click.echo(safe(text))
+
+
+def _body(options: JobOptions, items: bytes | None) -> bytes:
+    if options.job is not None:
+        return read_submission(options.job)
+    return replace(_submission(options), items=items).body()
+
+
+def _submission(options: JobOptions) -> Submission:
+    config = None if options.config is None else read_value("config", _value_or_file(options.config))
+    return Submission(options.fields(), config, batch_size=options.batch_size)
 
 
 def show_submitted(
@@ -78,25 +130,4 @@ def show_submitted(
 
 
 def _value_or_file(text: str) -> bytes:
-    return _read(text[1:]) if text.startswith("@") else text.encode(errors="surrogateescape")
-
-
-def _read(name: str) -> bytes:
-    """A file, or standard input; never more than a submission can hold."""
-    try:
-        if name == "-":
-            if sys.stdin is None:  # closed by whoever started us
-                raise CortexException("client.file_not_readable", "standard input is closed: give --items FILE")
-            text = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with Path(name).open("rb") as file:
-                text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise CortexException("client.file_not_readable", f"cannot read {name}: {error.strerror}") from error
-    if len(text) > MAX_BYTES:
-        raise CortexException(
-            "client.submission_too_large",
-            f"{name} is larger than {MAX_BYTES // 2**20} MiB, the most that a submission may be: "
-            "submit several jobs, or items that name their data",
-        )
-    return text
+    return read_whole(text[1:]) if text.startswith("@") else text.encode(errors="surrogateescape")

@@ -44,7 +44,10 @@ def watch(operator: Operator, api: str, job: str, environment: str | None, outpu
     try:
         if output == "json":
             return _watch_as_json(updates)
-        code = _watch_for_people(updates)
+        last = _watch_for_people(updates)
+        code = exit_code(last)
+        if last["job_status"].get("results"):
+            click.echo(f"its results: cortex results {where}", err=True)
         if code == WITH_FAILURES:
             click.echo(f"its failed batches: cortex failures {where}", err=True)
         if code != SUCCEEDED:
@@ -63,12 +66,12 @@ def _watch_as_json(updates: Iterator[bytes]) -> int:
     return exit_code(json.loads(line))
 
 
-def _watch_for_people(updates: Iterator[bytes]) -> int:
+def _watch_for_people(updates: Iterator[bytes]) -> dict[str, Any]:
     from cortex.cli.views import watching
 
     last = watching.follow(console(), (told(line) for line in updates))
     watching.print_end(console(), last)
-    return exit_code(last)
+    return last
 
 
 def exit_code(job: dict[str, Any]) -> int:

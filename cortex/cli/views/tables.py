@@ -1,10 +1,10 @@
-"""Tables and descriptions of APIs, jobs and environments."""
+"""Tables of APIs, jobs, batches and environments, and the description of an API."""
 
 import json
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -120,51 +120,11 @@ def jobs_table(jobs: list[Json]) -> Table:
     return made
 
 
-def print_job(console: Console, job: Json) -> None:
-    """`cortex get API JOB`."""
-    state, metrics = job["job_status"], job["metrics"]
-    counts = state["batch_counts"]
-    rows: list[tuple[str, RenderableType]] = [
-        ("job", state["job_id"]),
-        ("api", f"{state['api_name']} ({state['kind']})"),
-        ("api id", state["api_id"]),
-        ("status", status(state)),
-    ]
-    if state.get("reason"):
-        rows.append(("reason", Text(state["reason"])))
-    for name, other in (("retry of", "retry_of"), ("retried by", "retried_by")):
-        if state.get(other):
-            rows.append((name, state[other]))
-    rows += [
-        ("batches", Text(f"{progress(state)} done: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))),
-        ("attempts", f"{metrics['succeeded']:,} succeeded, {metrics['failed']:,} failed{_average(metrics)}"),
-        ("workers", f"{state['workers']:,}{_workers(state)}"),
-        ("started", words.ago(words.moment(state["created_time"]))),
-        ("took" if state.get("end_time") else "so far", words.duration(words.took(state))),
-    ]
-    rows += [(name, words.duration(state[name])) for name in ("timeout",) if state.get(name)]
-    if state.get("batch_timeout"):
-        rows.append(("batch timeout", words.duration(state["batch_timeout"])))
-    rows.append(("endpoint", job["endpoint"]))
-    console.print(Group(facts(rows)))
-
-
-def _average(metrics: Json) -> str:
-    average = metrics["average_time_per_batch"]
-    return "" if average is None else f", {words.duration(average)} on average"
-
-
-def _workers(state: Json) -> str:
-    counts = state.get("worker_counts") or {}
-    told = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in counts.items())
-    return f" ({told})" if told else ""
-
-
 def print_batches(console: Console, batches: list[Json]) -> None:
     """`cortex failures`."""
     made = table("BATCH", "ATTEMPTS", "STATUS", "ERROR", "ITEMS", right=("BATCH", "ATTEMPTS", "STATUS"))
     for batch in batches:
-        items = json.dumps(batch["items"], ensure_ascii=False)
+        items = json.dumps(batch["items"], ensure_ascii=False) if batch["items"] is not None else "(gone)"
         made.add_row(
             f"{batch['index']}",
             f"{batch['attempts']:,}",
@@ -187,7 +147,7 @@ def print_environments(console: Console, listed: Json) -> None:
 
 def status(job: Json) -> Text:
     """A job's status in its colour."""
-    return Text(job["status"], style=words.style_of(job["status"]))
+    return Text(words.status(job), style=words.style_of(job["status"]))
 
 
 def progress(job: Json) -> str:

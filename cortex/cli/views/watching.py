@@ -3,7 +3,6 @@
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,30 +14,6 @@ from cortex.cli.views import words
 Json = dict[str, Any]
 
 PLAIN_INTERVAL_S = 1.0
-RATE_WINDOW_S = 5.0
-
-
-class Rate:
-    """Batches a second over the last seconds."""
-
-    def __init__(self) -> None:
-        self._points: deque[tuple[float, int]] = deque()
-
-    def add(self, done: int, now: float) -> None:
-        """So many are done now. The clock starts with the first batch: until then workers start."""
-        if done == 0:
-            self._points.clear()
-        self._points.append((now, done))
-        while len(self._points) > 2 and now - self._points[1][0] > RATE_WINDOW_S:
-            self._points.popleft()
-
-    @property
-    def per_second(self) -> float:
-        """0 while nothing is known."""
-        if len(self._points) < 2:
-            return 0.0
-        (start, before), (end, after) = self._points[0], self._points[-1]
-        return (after - before) / (end - start) if end > start else 0.0
 
 
 class Waiting:
@@ -72,16 +47,14 @@ def _follow_live(console: Console, updates: Iterator[Json]) -> Json:
         expand=True,
     )
     last: Json = {}
-    rate = Rate()
     waiting = Waiting(console)
     with bar:
         task: TaskID | None = None
         for last in updates:
             state = last["job_status"]
             done, total = _done(state), state.get("total_batch_count")
-            rate.add(done, time.monotonic())
-            text = facts(state, rate.per_second, roomy=console.width >= 100)
-            label = f"[{words.style_of(state['status'])}]{state['status']}[/]"
+            text = facts(state, roomy=console.width >= 100)
+            label = f"[{words.style_of(state['status'])}]{words.status(state)}[/]"
             if task is None:
                 task = bar.add_task(label, total=total, completed=done, facts=text)
             bar.update(task, description=label, total=total, completed=done, facts=text)
@@ -98,10 +71,10 @@ def _follow_plain(console: Console, updates: Iterator[Json]) -> Json:
     incoming: queue.SimpleQueue[Json | BaseException | None] = queue.SimpleQueue()
     threading.Thread(target=_pour, args=(updates, incoming), daemon=True).start()
     last: Json = {}
-    rate, shown, due = Rate(), "", 0.0
+    shown, due = "", 0.0
     waiting = Waiting(console)
     while True:
-        late = bool(last) and _line(last, rate) != shown
+        late = bool(last) and _line(last) != shown
         try:
             update = incoming.get(timeout=max(0.0, due - time.monotonic()) if late else None)
         except queue.Empty:
@@ -110,10 +83,8 @@ def _follow_plain(console: Console, updates: Iterator[Json]) -> Json:
             return last
         if isinstance(update, BaseException):
             raise update
-        if update is not last:
-            last = update
-            rate.add(_done(last["job_status"]), time.monotonic())
-        line = _line(last, rate)
+        last = update
+        line = _line(last)
         if line != shown and time.monotonic() >= due and not last["job_status"].get("end_time"):
             console.print(line, soft_wrap=True)
             shown, due = line, time.monotonic() + PLAIN_INTERVAL_S
@@ -129,31 +100,21 @@ def _pour(updates: Iterator[Json], into: "queue.SimpleQueue[Json | BaseException
         into.put(error)
 
 
-def _line(job: Json, rate: Rate) -> str:
+def _line(job: Json) -> str:
     state = job["job_status"]
-    return f"{state['status']}: {facts(state, rate.per_second, roomy=True)}"
+    return f"{words.status(state)}: {facts(state, roomy=True)}"
 
 
-def facts(state: Json, per_second: float, *, roomy: bool) -> str:
+def facts(state: Json, *, roomy: bool) -> str:
     """Such as `120/1,000 batches, 2 failed, 35/s, 0:25 left, 2/2 workers ready`."""
     counts, total = state["batch_counts"], state.get("total_batch_count")
-    done = _done(state)
-    told = [f"{done:,}/{'?' if total is None else f'{total:,}'}" + (" batches" if roomy else "")]
+    told = [f"{_done(state):,}/{'?' if total is None else f'{total:,}'}" + (" batches" if roomy else "")]
     if counts["failed"]:
         told.append(f"{counts['failed']:,} failed")
-    if per_second > 0:
-        told.append(f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s")
-        if total is not None and done < total:
-            told.append(f"{_clock((total - done) / per_second)} left")
+    told += words.speed(state)
     ready = (state.get("worker_counts") or {}).get("ready", 0)
     told.append(f"{ready}/{state['workers']} workers ready" if roomy else f"{ready}/{state['workers']} ready")
     return ", ".join(told)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _done(state: Json) -> int:

@@ -19,6 +19,26 @@ def style_of(status: str) -> str:
     return STYLES.get(status, "red")
 
 
+def status(job: dict[str, Any]) -> str:
+    """A job's status, and that it is paused."""
+    return f"{job['status']} (paused)" if job.get("paused") and not job.get("end_time") else str(job["status"])
+
+
+def clock(seconds: float) -> str:
+    """Such as `0:05`, `12:30`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def speed(job: dict[str, Any]) -> list[str]:
+    """How fast a job is and how long it takes on, as far as that is known: such as `35/s`, `0:25 left`."""
+    progress = job.get("progress") or {}
+    rate, left = progress.get("batches_per_second") or 0.0, progress.get("eta_seconds")
+    told = [f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"] if rate >= 0.05 else []
+    return told if left is None or job.get("paused") else [*told, f"{clock(left)} left"]
+
+
 def duration(seconds: float) -> str:
     """Such as `0 ms`, `350 ms`, `4.2 s`, `1m 05s`, `2h 03m`, `4d 01h`."""
     if seconds < 0.0995:

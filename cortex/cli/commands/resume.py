@@ -1,0 +1,18 @@
+"""`cortex resume`."""
+
+import click
+
+from cortex.cli.app import Command, environment_option, output_option
+from cortex.cli.commands.scale import show_changed
+from cortex.cli.connect import connect
+
+
+@click.command("resume", cls=Command)
+@click.argument("api")
+@click.argument("job")
+@environment_option
+@output_option
+def command(api: str, job: str, environment: str | None, output: str) -> None:
+    """Go on with a paused job."""
+    answer = connect(environment).update(api, job, {"paused": False})
+    show_changed(answer, f"job {job} goes on", output)
