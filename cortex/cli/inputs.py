@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO
 
 from cortex.exceptions import CortexException
 from cortex.submission import INVALID_ITEMS, MAX_BYTES, is_json
@@ -77,16 +77,14 @@ def read_submission(name: str) -> bytes:
 def _from_yaml(text: bytes, name: str) -> bytes:
     import yaml
 
-    truth, time = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
-
     class Loader(yaml.SafeLoader):
         """As YAML 1.2 has it: `on` is no truth but a field of `retries`, and there are no dates, as in JSON."""
 
-        yaml_implicit_resolvers: ClassVar = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag not in (truth, time)]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
+    truth, time = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (truth, time)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     Loader.add_implicit_resolver(truth, re.compile("^(true|True|TRUE|false|False|FALSE)$"), "tTfF")
     try:
         return json.dumps(yaml.load(text, Loader), allow_nan=False).encode()  # noqa: S506  # it is a safe one
