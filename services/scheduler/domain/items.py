@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from services.common import json_text
-from services.common.errors import CortexError
+from services.common.errors import Category, CortexError
 from services.common.names import MAX_ITEM_BYTES, MAX_JSON_DEPTH
 from services.scheduler.domain.model import Cursor
 from services.scheduler.domain.partition import Partitioner
@@ -118,6 +118,7 @@ def _check_items(first_index: int, items: Sequence[msgspec.Raw], lengths: Sequen
                 "batchapi.item_size_exceeds_limit",
                 f"{_PLACE}[{first_index + index}] has {length - 1:,} bytes; an item must be smaller than"
                 f" {MAX_ITEM_BYTES:,} bytes: keep large data in files and submit their paths",
+                Category.TOO_LARGE,
             )
         if length >= _SUSPICIOUS_BYTES and json_text.nested_deeper(bytes(items[index]), MAX_ITEM_DEPTH):
             raise _too_deep(f"{_PLACE}[{first_index + index}]")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import accumulate, chain
 from operator import sub
 
-from services.common.errors import CortexError
+from services.common.errors import Category, CortexError
 from services.common.json_text import elements
 from services.common.names import MAX_ITEM_BYTES
 from services.scheduler.domain.model import Cursor, Segment
@@ -90,4 +90,5 @@ def _check_sizes(first_index: int, batches: Sequence[int]) -> None:
         "batchapi.message_exceeds_max_size",
         f"batch {first_index + position} (counted from 0) has {batches[position] + 1:,} bytes or more;"
         f" a batch must be smaller than {MAX_ITEM_BYTES:,} bytes: choose a smaller batch_size",
+        Category.TOO_LARGE,
     )
