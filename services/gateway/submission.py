@@ -139,9 +139,9 @@ def _stream_head(api_name: str, request_id: str) -> batch_service_pb2.SubmitJobS
     return batch_service_pb2.SubmitJobStreamRequest(job=job, first_line=1)
 
 
-def parse_retry(api_name: str, job_id: str, body: bytes) -> Retry:
+def parse_retry(api_name: str, job_id: str, body: bytes, *, request_id: str = "") -> Retry:
     """What a retry's body asks for; none asks for nothing in particular. Raises like `parse`."""
-    request = batch_service_pb2.RetryJobRequest(api_name=api_name, job_id=job_id)
+    request = batch_service_pb2.RetryJobRequest(api_name=api_name, job_id=job_id, request_id=request_id)
     if not body.strip():
         return Retry(request, [])
     _check_text(body, _BODY)

@@ -208,7 +208,10 @@ async def test_a_request_that_is_sent_again_finds_its_job_also_after_a_restart(s
         return await ledger.add_job(job, RUNNING, [b"1,"], [Segment(0, 0, array("I", [2]))], Cursor(1, 2), key)
 
     async with store.opened() as ledger:
+        assert await ledger.requested(first.api_name, request) is None
         assert await accept(ledger, first, request) == first.job_id
+        assert await ledger.requested(first.api_name, request) == first.job_id
+        assert await ledger.requested("other", request) is None
     async with store.opened() as ledger:
         assert await accept(ledger, again, request) == first.job_id
         assert await ledger.job(again.job_id) is None

@@ -75,6 +75,14 @@ async def test_a_retry_is_answered_like_a_submission(gateway: Gateway, body: byt
     assert status["retried_by"] == "69a1b2c3d4e5f001"
 
 
+async def test_a_retry_with_a_key_may_be_sent_again(gateway: Gateway) -> None:
+    answer = await gateway.request("POST", RETRY, b"", headers={"Idempotency-Key": "k1"})
+    assert answer.status == 200
+    assert gateway.asked.last == RetryJobRequest(api_name="digits", job_id=JOB_ID, request_id="k1")
+    answer = await gateway.request("POST", RETRY, b"", headers={"Idempotency-Key": "no spaces"})
+    assert (answer.status, answer.kind) == (400, "endpoints.invalid_header")
+
+
 async def test_what_a_retry_does_not_take_is_said(gateway: Gateway) -> None:
     assert (await gateway.submit(b'{"wokers": 3}', RETRY)).json["warnings"] == ["wokers: unknown field, ignored"]
     wrong = await gateway.submit(b'{"workers": "two"}', RETRY)

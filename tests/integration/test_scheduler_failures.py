@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -56,11 +57,11 @@ async def listed(kit: Kit, job_id: str, *states: Batch.State.ValueType, page_siz
         request.page_token = page.next_page_token
 
 
-async def retry(kit: Kit, job_id: str, **fields: int) -> resources_pb2.Job:
+async def retry(kit: Kit, job_id: str, **fields: Any) -> resources_pb2.Job:
     return (await kit.batch.RetryJob(pb.RetryJobRequest(api_name="hello", job_id=job_id, **fields))).job
 
 
-async def refused(kit: Kit, job_id: str, **fields: int) -> CortexError:
+async def refused(kit: Kit, job_id: str, **fields: Any) -> CortexError:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await retry(kit, job_id, **fields)
     return from_rpc_error(error.value)
@@ -191,6 +192,25 @@ async def test_a_job_is_retried_once_and_its_retry_after_it(tmp_path: Path, driv
         third = await retry(kit, new.job_id)
         assert (third.retry_of, third.total_batch_count) == (new.job_id, 1)
         assert [batch.items_json for batch in await listed(kit, third.job_id)] == ["[2]"]
+
+
+async def test_the_same_retry_asked_for_again_gives_the_same_job(tmp_path: Path, driver: ScriptedDriver) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await run(kit, "[1,2]", {0, 1})
+        both = await asyncio.gather(*(retry(kit, job_id, request_id="one") for _ in range(2)))
+        new = both[0].job_id
+        assert both[1].job_id == new
+    async with scheduler(tmp_path, driver) as kit:
+        assert (await retry(kit, job_id, request_id="one")).job_id == new
+        assert (await kit.job(job_id)).retried_by == new
+        assert (await refused(kit, job_id, request_id="one", workers=2)).kind == "job.idempotency_key_reused"
+        assert (await refused(kit, job_id, request_id="two")).kind == "job.already_retried"
+        again = pb.SubmitJobRequest(api_name="hello", workers=1, request_id="one")
+        again.item_list.items_json, again.item_list.batch_size = "[1]", 1
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await kit.batch.SubmitJob(again)
+        assert from_rpc_error(error.value).kind == "job.idempotency_key_reused"
 
 
 async def test_a_job_may_be_retried_again_when_its_retry_ended_early(tmp_path: Path, driver: ScriptedDriver) -> None:

@@ -746,22 +746,26 @@ class RetryJobRequest(_message.Message):
     API_NAME_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     api_name: _builtins.str
     """The job's API."""
     job_id: _builtins.str
     """The job whose failed batches to run again."""
     workers: _builtins.int
     """Workers of the new job, at least 1; when not given as many as the old one asked for."""
+    request_id: _builtins.str
+    """Makes repeating safe: the same id gives the same job. Empty for none. Shared with the API's submissions."""
     def __init__(
         self,
         *,
         api_name: _builtins.str = ...,
         job_id: _builtins.str = ...,
         workers: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_workers", b"_workers", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_workers", b"_workers", "api_name", b"api_name", "job_id", b"job_id", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_workers", b"_workers", "api_name", b"api_name", "job_id", b"job_id", "request_id", b"request_id", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015

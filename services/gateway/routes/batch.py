@@ -1,7 +1,6 @@
 """Jobs: submit, watch and stop them, at `/batch/<api_name>` and at the endpoint of the API."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,10 @@ from services.gateway import body, job_json, problems, submission
 from services.gateway.answers import Lines, as_json
 from services.gateway.problems import HttpError, Problem
 from services.gateway.routes import query
+from services.gateway.routes.headers import idempotency_key
 from services.gateway.scheduler import Scheduler
 
 METHODS = ("DELETE", "GET", "POST")
-
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Batch:
     async def _submit(self, request: Request, api_name: str) -> Response:
         if query.flag(request, "dryRun"):
             return await self._dry_run(request, api_name)
-        found = submission.parse(api_name, await body.read(request), request_id=_idempotency_key(request))
+        found = submission.parse(api_name, await body.read(request), request_id=idempotency_key(request))
         answer = await self.scheduler.submit(found.request)
         return as_json(job_json.submitted(answer.job, [*found.warnings, *answer.warnings]))
 
@@ -96,15 +94,6 @@ class Batch:
         job_id = query.required(request, "jobID")
         await self.scheduler.stop(api_name, job_id)
         return as_json({"message": f"stopped job {job_id}"})
-
-
-def _idempotency_key(request: Request) -> str:
-    key = request.headers.get("idempotency-key", "")
-    if key and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise CortexError(
-            "endpoints.invalid_header", "the header Idempotency-Key takes 1 to 255 visible ASCII characters"
-        )
-    return key
 
 
 def _nothing_there(path: str, public_url: str) -> HttpError:

@@ -12,6 +12,7 @@ from cortex.batch.v1.resources_pb2 import Batch
 from services.gateway import body, job_json, problems, submission
 from services.gateway.answers import as_json
 from services.gateway.routes import query
+from services.gateway.routes.headers import idempotency_key
 from services.gateway.scheduler import Scheduler
 
 _STATES = {
@@ -63,6 +64,7 @@ class Failures:
     async def retry(self, request: Request) -> Response:
         """Run the failed batches again."""
         api_name, job_id = request.path_params["api_name"], request.path_params["job_id"]
-        found = submission.parse_retry(api_name, job_id, await body.read(request))
+        key = idempotency_key(request)
+        found = submission.parse_retry(api_name, job_id, await body.read(request), request_id=key)
         answer = await self.scheduler.retry(found.request)
         return as_json(job_json.submitted(answer.job, found.warnings))

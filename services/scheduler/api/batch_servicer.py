@@ -163,7 +163,8 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Accept a job of another one's failed batches."""
         workers = request.workers if request.HasField("workers") else None
-        return pb.RetryJobResponse(job=convert.job(await self._retry(request.api_name, request.job_id, workers)))
+        view = await self._retry(request.api_name, request.job_id, workers, convert.request_key(request))
+        return pb.RetryJobResponse(job=convert.job(view))
 
     async def SubmitJobStream(
         self, request_iterator: AsyncIterator[pb.SubmitJobStreamRequest], context: Context

@@ -119,13 +119,14 @@ def _scaling(scaling: resources_pb2.WorkerScaling) -> AskedScaling:
     )
 
 
-def request_key(request: batch_service_pb2.SubmitJobRequest) -> RequestKey | None:
+def request_key(request: batch_service_pb2.SubmitJobRequest | batch_service_pb2.RetryJobRequest) -> RequestKey | None:
     """What makes repeating the request safe, if its client wants that."""
     if not request.request_id:
         return None
     if len(request.request_id) > MAX_REQUEST_ID:
         raise CortexError("job.invalid_request_id", f"request_id: it may have {MAX_REQUEST_ID} characters at most")
-    return RequestKey(request.request_id, hashlib.sha256(request.SerializeToString(deterministic=True)).digest())
+    asked = request.DESCRIPTOR.full_name.encode() + request.SerializeToString(deterministic=True)
+    return RequestKey(request.request_id, hashlib.sha256(asked).digest())
 
 
 def _dead_letter_queue(queue: resources_pb2.DeadLetterQueue) -> DeadLetterQueue:

@@ -177,7 +177,7 @@ class RequestKey:
     request_id: str
     """Chosen by the client, for one API."""
     digest: bytes
-    """Of all that was asked for, so that another submission under the same id is an error and not lost."""
+    """Of all that was asked for, so that another request under the same id is an error and not lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,9 @@ class Ledger(Protocol):
         that one's latest retry so far is not `earlier_retry`: somebody else was faster.
         """
 
+    async def requested(self, api_name: str, request: RequestKey) -> str | None:
+        """The job that a request has become; None for a new one. Raises `CortexError` as `add_job` does."""
+
     async def add_segments(
         self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[bytes] = ()
     ) -> int:

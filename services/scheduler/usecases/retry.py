@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.job_id import JobIds
-from services.scheduler.domain.model import Cursor, JobRecord, JobStatus
+from services.scheduler.domain.model import Cursor, JobRecord, JobStatus, RequestKey
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import Jobs, JobView
@@ -32,15 +32,21 @@ class Retry:
     """The trace context of the request under way."""
     accept: Accept
 
-    async def __call__(self, api_name: str, job_id: str, workers: int | None) -> JobView:
-        """Accept the new job; without `workers` it has as many as the old one. It is on disk when this returns.
+    async def __call__(
+        self, api_name: str, job_id: str, workers: int | None, request: RequestKey | None = None
+    ) -> JobView:
+        """Accept the new job, or find the one that the same request has become. It is on disk when this returns.
+
+        Without `workers` it has as many as the old one.
 
         Raises `CortexError`: `job.not_found`, `resources.api_not_deployed`, `job.job_is_in_progress`,
-        `job.no_failed_batches`, `job.already_retried`.
+        `job.no_failed_batches`, `job.already_retried`, `job.idempotency_key_reused`.
         """
         if workers is not None:
             check_workers(workers)
         old = (await self.jobs.view(api_name, job_id)).job
+        if request is not None and (earlier := await self.ledger.requested(api_name, request)):
+            return await self.jobs.view(api_name, earlier)
         await self._check(old)
         api = await self.ledger.api(api_name)
         if api is None:
@@ -56,7 +62,9 @@ class Retry:
             traceparent=self.traceparent(),
             retry_of=job_id,
         )
-        return await self.accept(spec, first.pieces, first.segments, first.cursor, earlier_retry=old.retried_by)
+        return await self.accept(
+            spec, first.pieces, first.segments, first.cursor, request=request, earlier_retry=old.retried_by
+        )
 
     async def _check(self, old: JobRecord) -> None:
         name = f"job {old.spec.job_id} of {old.spec.api_name}"

@@ -176,6 +176,10 @@ class SqliteLedger:
 
         return await self._writer.submit(operation)
 
+    async def requested(self, api_name: str, request: RequestKey) -> str | None:
+        """See the port."""
+        return await self._readers.run(lambda connection: rows.requested(connection, api_name, request))
+
     async def add_segments(
         self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[bytes] = ()
     ) -> int:

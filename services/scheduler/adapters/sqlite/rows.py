@@ -96,16 +96,23 @@ def job_key(connection: sqlite3.Connection, job_id: str) -> int:
 
 def remember_request(connection: sqlite3.Connection, spec: JobSpec, request: RequestKey) -> str | None:
     """Note that a request becomes this job; or the id of the job that it has become already."""
-    found = connection.execute(
-        "SELECT job_id, digest FROM requests WHERE api_name = ? AND request_id = ?", (spec.api_name, request.request_id)
-    ).fetchone()
-    if found is None:
+    earlier = requested(connection, spec.api_name, request)
+    if earlier is None:
         values = (spec.api_name, request.request_id, request.digest, spec.job_id)
         connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?)", values)
+    return earlier
+
+
+def requested(connection: sqlite3.Connection, api_name: str, request: RequestKey) -> str | None:
+    """The id of the job that a request has become; None for a new one."""
+    found = connection.execute(
+        "SELECT job_id, digest FROM requests WHERE api_name = ? AND request_id = ?", (api_name, request.request_id)
+    ).fetchone()
+    if found is None:
         return None
     job_id: str = found[0]
     if found[1] != request.digest:
-        text = f"the idempotency key was used for another submission, which became job {job_id}: use a new key"
+        text = f"the idempotency key was used for another request, which became job {job_id}: use a new key"
         raise CortexError("job.idempotency_key_reused", text, Category.CONFLICT)
     return job_id
 

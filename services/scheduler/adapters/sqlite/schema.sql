@@ -75,7 +75,7 @@ CREATE TABLE submissions (
     source_json  TEXT NOT NULL   -- where the items come from; null: they came along
 );
 
--- Submissions that may be sent again, and the job that each became.
+-- Submissions and retries that may be sent again, and the job that each became.
 CREATE TABLE requests (
     api_name   TEXT NOT NULL,
     request_id TEXT NOT NULL,
