@@ -16,6 +16,7 @@ from services.common.lifecycle import Stop
 from services.common.settings import SettingsError
 from services.gateway.http_protocol import HttpProtocol
 from services.gateway.settings import Address, Settings, refuse_strangers
+from services.gateway.websocket_protocol import WebSocketProtocol
 
 DRAIN_S = 2
 """Requests under way get so long: `cortex up` stops the scheduler after that, and nobody would answer them any more."""
@@ -57,7 +58,7 @@ async def serve(app: ASGIApp, sockets: list[socket.socket], stop: Stop) -> None:
     config = uvicorn.Config(
         app,
         http=HttpProtocol,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=MAX_CLIENT_MESSAGE_BYTES,
         ws_ping_interval=PING_S,
         ws_ping_timeout=PONG_S,

@@ -103,6 +103,21 @@ async def test_an_error_is_told_in_json_before_it_opens(gateway: Gateway, path: 
     assert await refused(gateway, path) == answer
 
 
+async def test_each_has_one_line_in_the_log(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    await refused(gateway, "/streamlogs/nope")
+    gateway.asked.lines.put_nowait(None)
+    async with connect(url(gateway), proxy=None) as client:
+        await rest(client)
+    await gateway.get("/readyz")  # by then the others are noted
+    others = {"websockets.client", "uvicorn.access"}  # the test's own, and off in a gateway
+    lines = [record.getMessage() for record in caplog.records if record.name not in others]
+    assert [line.partition(" ms")[0].rpartition(" ")[0] for line in lines] == [
+        "GET /streamlogs/nope 404",
+        "GET /streamlogs/digits 101",
+    ]
+
+
 async def test_pages_and_strange_clients_are_kept_out(gateway: Gateway) -> None:
     assert await refused(gateway, Origin="https://evil.example") == (403, "endpoints.cross_site_request")
     assert await refused(gateway, Sec_Fetch_Site="cross-site") == (403, "endpoints.cross_site_request")
