@@ -37,9 +37,10 @@ class SectionCommand(Command):
             if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)):
                 section = parameter.section if isinstance(parameter, SectionOption) else OTHERS
                 sections.setdefault(section, []).append(record)
-        for name, records in sections.items():
-            with formatter.section(name):
-                formatter.write_dl(records, col_max=34)
+        width = max(len(name) for records in sections.values() for name, _ in records)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in records])  # all in one column
 
 
 def section(name: str) -> Callable[..., Decorator]:

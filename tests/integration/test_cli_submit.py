@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cortex.cli.job_options import OPTIONS
 from tests.integration.cli_kit import CORTEX, ENDED, WATCH, Cli, environment_of, in_a_terminal
 from tests.integration.client_kit import JOB_ID, Reply, Server, line, serving
 
@@ -101,6 +102,14 @@ def test_all_that_a_job_may_have_is_asked_for(server: Server, cli: Cli) -> None:
         "results": {"s3_path": "s3://b/out/"},
         "webhook": {"url": "https://x/hook", "secret": "s3cret"},
     }
+
+
+def test_the_help_shows_every_option_once_in_sections(cli: Cli) -> None:
+    lines = cli("submit", "--help").stdout.splitlines()
+    titles = [line[:-1] for line in lines if line and line[0] != " " and line.endswith(":")]
+    assert titles == ["Input, one of", "Batches and workers", "Failures", "Results and notice", "Options"]
+    options = [line.split()[0] for line in lines if line.startswith("  -")]
+    assert len(options) == len(set(options)) == len(OPTIONS) + len(["dry-run", "watch", "key", "env", "output", "help"])
 
 
 def test_retries_are_attempts_after_the_first(server: Server, cli: Cli) -> None:

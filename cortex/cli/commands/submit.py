@@ -23,9 +23,9 @@ from cortex.submission import MAX_BYTES, Submission, read_items, read_value
 @click.command("submit", cls=SectionCommand)
 @click.argument("api")
 @job_options
-@click.option("--dry-run", is_flag=True, help="Only check it, list the files that it selects, and submit nothing.")
-@click.option("--watch", is_flag=True, help="Follow the job to its end; see `cortex watch --help`.")
-@click.option("--idempotency-key", metavar="KEY", help="Submitting again with the same key gives the same job.")
+@click.option("--dry-run", is_flag=True, help="Check it and list its files; submit nothing.")
+@click.option("--watch", is_flag=True, help="Follow the job to its end: `cortex watch`.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key again gives the same job.")
 @environment_option
 @output_option
 def command(
@@ -40,8 +40,8 @@ def command(
     """Submit a job to an API.
 
     \b
-      cortex submit digits --items images.ndjson --batch-size 32 --workers 4 --watch
-      cortex submit digits --delimited s3://bucket/in/ --include '**.json' --batch-size 32
+      cortex submit digits --items images.ndjson --batch-size 32 --watch
+      cortex submit digits --delimited s3://bucket/in/ --batch-size 32
 
     Items are a JSON array, or JSON values one a line, and reach the container byte for byte. Up to 10 MiB they are
     checked and sent at once; more lines than that, or with --stream all, are sent as they are read, and work starts on
