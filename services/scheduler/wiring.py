@@ -24,6 +24,7 @@ from services.common.grpc_errors import ErrorInterceptor
 from services.common.lifecycle import Stop
 from services.common.names import CHANNEL_OPTIONS
 from services.common.telemetry import Telemetry, TracingServerInterceptor, new_traceparent, start, traceparent
+from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
 from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
@@ -42,7 +43,7 @@ from services.scheduler.usecases.crew import CrewSettings
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.job_run import Surroundings
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import Ledger, WorkerDriver
+from services.scheduler.usecases.ports import DeadLetterQueues, Ledger, WorkerDriver
 from services.scheduler.usecases.results import TailResults
 from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
@@ -80,6 +81,7 @@ class Scheduler:
     """The parts, put together and not yet started."""
 
     jobs: Jobs
+    queues: DeadLetterQueues
     webhooks: Webhooks
     server: grpc.aio.Server
     health: health.aio.HealthServicer
@@ -90,11 +92,12 @@ class Scheduler:
     @classmethod
     async def build(cls, settings: Settings, ledger: Ledger, driver: WorkerDriver, telemetry: Telemetry) -> Self:
         """Put the parts together and bind the addresses. Raises `CortexError` when one is taken."""
-        clock, tokens = SystemClock(), JwtTokens(ledger.secret)
+        clock, tokens, queues = SystemClock(), JwtTokens(ledger.secret), SqsQueues()
         webhooks = Webhooks(ledger, clock, HttpNoticeSender())
         around = Surroundings(
             ledger=ledger,
             driver=driver,
+            queues=queues,
             clock=clock,
             trace=partial(OtelJobTrace, telemetry),
             token=tokens.sign,
@@ -106,8 +109,8 @@ class Scheduler:
         newest = await ledger.jobs(limit=1)
         ids = JobIds(newest[0].spec.job_id if newest else "")
         accept = Accept(ledger, jobs, around.trace)
-        submit = Submit(ledger, clock, ids, _request_traceparent, accept)
-        retry = Retry(ledger, clock, jobs, ids, _request_traceparent, accept)
+        submit = Submit(ledger, clock, ids, queues, _request_traceparent, accept)
+        retry = Retry(ledger, clock, jobs, ids, queues, _request_traceparent, accept)
         server = grpc.aio.server(
             interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
         )
@@ -122,10 +125,16 @@ class Scheduler:
         healthy = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        return cls(jobs, webhooks, server, healthy, _listen(server, settings), settings.drain_seconds)
+        return cls(jobs, queues, webhooks, server, healthy, _listen(server, settings), settings.drain_seconds)
 
     async def run(self, stop: Stop) -> None:
         """Serve until told to stop; then let the workers finish or hand back what they hold."""
+        try:
+            await self._serve(stop)
+        finally:
+            await self.queues.close()
+
+    async def _serve(self, stop: Stop) -> None:
         # Jobs first: a worker that returns at once must find its job.
         await self.jobs.resume()
         await self.server.start()

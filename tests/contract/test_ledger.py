@@ -422,8 +422,7 @@ async def test_outcomes_are_found_by_range_and_by_how_they_ended(ledger: Ledger)
     assert await found(5, 10) == [5, 6, 8, 9]
     assert await found(state=BatchState.FAILED) == list(range(0, 30, 3))
     assert await found(state=BatchState.FAILED, limit=1) == [0]
-    assert await found(state=BatchState.FAILED, skip=8) == [24, 27]
-    assert await found(4, state=BatchState.FAILED, skip=1, limit=2) == [9, 12]
+    assert await found(4, state=BatchState.FAILED, limit=2) == [6, 9]
     assert await found(25, state=BatchState.SUCCEEDED) == [25, 26, 28, 29]
     assert await found(30) == []
 

@@ -37,8 +37,10 @@ def listing(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_good_submission_comes_out_as_it_is() -> None:
+    queue = DeadLetterQueue(ARN, 3)
     full = replace(GOOD, workers=10_000, timeout_seconds=60, batch_timeout_seconds=5, config_json='{ "a": 1e400 }')
-    assert validate(full) == ValidSubmission(10_000, 60, 5, None, '{ "a": 1e400 }', Options(), "[1,2]", 1)
+    full = replace(full, dead_letter_queue=queue)
+    assert validate(full) == ValidSubmission(10_000, 60, 5, queue, '{ "a": 1e400 }', Options(), "[1,2]", 1)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,6 @@ def test_a_good_submission_comes_out_as_it_is() -> None:
         ({"dead_letter_queue": DeadLetterQueue(ARN.replace("sqs", "sns"), 1)}, "aws.invalid_sqs_arn", "sns"),
         ({"dead_letter_queue": DeadLetterQueue(ARN, 0)}, LEAST, "sqs_dead_letter_queue.max_receive_count: 0 must"),
         ({"dead_letter_queue": DeadLetterQueue(ARN, 1001)}, MOST, "sqs_dead_letter_queue.max_receive_count: 1001"),
-        ({"dead_letter_queue": DeadLetterQueue(ARN, 3)}, "job.queue_not_configured", "leave sqs_dead_letter_queue out"),
         (listing(s3_paths=()), "configreader.too_few_elements", "file_path_lister.s3_paths: the list is empty"),
         (listing(s3_paths=("s3://b/a", "b/c")), NOT_S3, "file_path_lister.s3_paths[1]: 'b/c' is not an S3 path"),
         (listing(s3_paths=("s3://",)), NOT_S3, "'s3://' is not"),

@@ -150,9 +150,10 @@ def _batch_size(source: batch_service_pb2.ItemList | batch_service_pb2.FileSelec
 
 
 def batch_states(wanted: Iterable[int]) -> frozenset[BatchState]:
-    """The states that a client asks for; all when it names none."""
+    """The states that a client asks for. When it names none: all but those of which the halves are listed."""
     chosen = set(wanted)
-    return frozenset(state for state, number in BATCH_STATE.items() if number in chosen) or frozenset(BatchState)
+    states = frozenset(state for state, number in BATCH_STATE.items() if number in chosen)
+    return states or frozenset(BatchState) - {BatchState.SPLIT}
 
 
 def first_batch(page_token: str) -> int:

@@ -1,13 +1,16 @@
 """Which batches are open, who holds them, and what a result is worth.
 
     fresh --grant--> leased --settle--> recording --recorded--> final
-                       |  ^
-              give_back|  |grant
-                       v  |
-                     returned
+                      | |  ^
+             give back| |  |grant
+                      v |  |
+                returned<------due------+
+                        |               |
+                        +--fail--> waiting
 
 Batches below `cursor` were leased at least once; those from `cursor` on are *fresh*. A batch below the cursor is final
-exactly if it is neither leased, returned nor recording, so memory grows with what is in flight, never with the job.
+exactly if it is neither leased, returned, waiting nor recording, so memory grows with what is in flight, never with
+the job. A batch that is *given up* counts as recording, maybe for long: what becomes of it is decided elsewhere.
 
 A lease's *epoch* is `generation << 40 | number`: it grows with every lease and every start of the scheduler. Rules: a
 success counts while its batch is open, whoever reports it; a failure counts only from the current lease; what was taken
@@ -22,12 +25,17 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from services.scheduler.domain.model import History, OpenBatches
+from services.scheduler.domain.waiting import Waiting
 
 EPOCH_BITS = 40
 MAX_LOSSES = 3
 """A batch that lost so many workers is failed."""
 MAX_ADOPTED_GAP = 1_000_000
 """A returning worker cannot move the cursor further than this."""
+MAX_SET_ASIDE = 10_000
+"""While so many batches wait for another attempt, or are given up and not final yet, no fresh ones go out."""
+AT_ONCE = 0.0
+"""Instead of the moment at which another attempt is due."""
 
 
 @dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
@@ -46,7 +54,7 @@ class Verdict(Enum):
     """What a result is worth."""
 
     FINAL = "final"  # the batch's outcome: record it
-    RETRY = "retry"  # the attempt failed, another one is due
+    RETRY = "retry"  # the attempt failed, there will be another one
     VOID = "void"  # it counts for nothing: the batch is final already, or the lease is not the current one
     WAIT = "wait"  # the batch's outcome is being recorded: say so when that is done
 
@@ -54,9 +62,8 @@ class Verdict(Enum):
 class LeaseBook:
     """The open batches of one job."""
 
-    def __init__(self, generation: int, max_attempts: int = 1) -> None:
+    def __init__(self, generation: int) -> None:
         self._next_epoch = (generation << EPOCH_BITS) + 1
-        self._max_attempts = max_attempts
         self.cursor = 0
         self.histories: dict[int, History] = {}
         self._leases: dict[int, Lease] = {}  # by batch index: the current one
@@ -64,13 +71,22 @@ class LeaseBook:
         self._recording: set[int] = set()
         self._returned: list[int] = []  # a heap; may hold batches that are no longer returned
         self._returned_set: set[int] = set()
+        self._waiting = Waiting()
+        self._given_up = 0
 
-    def restore(self, found: OpenBatches) -> None:
-        """Begin where an earlier scheduler left off."""
-        self.cursor = found.next_index
+    def restore(self, found: OpenBatches) -> list[int]:
+        """Begin where an earlier scheduler left off. Gives the batches that it had given up.
+
+        What waited for another attempt is returned: for how long it was to wait is forgotten.
+        """
+        given_up = [index for index, history in found.histories.items() if history.given_up]
+        self.cursor = max(found.next_index, max(given_up, default=-1) + 1)
         self.histories = dict(found.histories)
-        self._returned = sorted(found.holes)  # sorted is a heap
-        self._returned_set = set(found.holes)
+        self._recording = set(given_up)
+        self._given_up = len(given_up)
+        self._returned_set = {*found.holes, *range(found.next_index, self.cursor)} - self._recording
+        self._returned = sorted(self._returned_set)  # sorted is a heap
+        return given_up
 
     # What is where
 
@@ -87,6 +103,16 @@ class LeaseBook:
     def returned(self) -> int:
         """Batches given back that wait for a worker."""
         return len(self._returned_set)
+
+    @property
+    def waiting(self) -> int:
+        """Batches between two attempts."""
+        return len(self._waiting)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many batches are set aside that no fresh ones should go out."""
+        return len(self._waiting) + self._given_up >= MAX_SET_ASIDE
 
     @property
     def unclaimed(self) -> bool:
@@ -113,7 +139,7 @@ class LeaseBook:
 
     def is_open(self, index: int) -> bool:
         """Whether a batch below the cursor may still get an outcome."""
-        return index in self._leases or index in self._returned_set
+        return index in self._leases or index in self._returned_set or index in self._waiting
 
     def low_water(self, about_to_be_final: set[int]) -> int:
         """Every batch below this is final once those given are."""
@@ -125,6 +151,8 @@ class LeaseBook:
             lowest = min(lowest, min((i for i in self._recording if i not in about_to_be_final), default=lowest))
         if self._returned_set:
             lowest = min(lowest, min(self._returned_set))
+        if self._waiting:
+            lowest = min(lowest, min(self._waiting))
         return lowest
 
     # Giving out
@@ -141,6 +169,18 @@ class LeaseBook:
         """A batch that no worker holds waits for one."""
         self._returned_set.add(index)
         heapq.heappush(self._returned, index)
+
+    def put_back_due(self, now: float) -> bool:
+        """Batches whose next attempt is due wait for a worker; whether there were any."""
+        due = self._waiting.take_due(now)
+        for index in due:
+            self.put_back(index)
+        return bool(due)
+
+    @property
+    def next_due(self) -> float | None:
+        """The moment for the next look at what is due."""
+        return self._waiting.next_due
 
     def is_returned(self, index: int) -> bool:
         """Whether a batch still waits for a worker."""
@@ -162,13 +202,13 @@ class LeaseBook:
         """Let a returning worker keep a lease of an earlier time. False when the batch is not to be had any more.
 
         `known` is how many batches the job has as far as is known. A batch that is just being recorded stays the
-        worker's to report until that is on disk. A lease whose failure or loss is counted has ended, also where its
-        worker has not heard so: it must not count twice.
+        worker's to report until that is on disk; one that is given up is not delivered again. A lease whose failure or
+        loss is counted has ended, also where its worker has not heard so: it must not count twice.
         """
         if index in self._leases:
             return self._leases[index].epoch == epoch and self._leases[index].worker == worker
         if index in self._recording:
-            return True
+            return not self._is_given_up(index)
         if not 0 <= index < known or index - self.cursor > MAX_ADOPTED_GAP:
             return False
         if index in self.histories and epoch <= self.histories[index].epoch:
@@ -179,6 +219,8 @@ class LeaseBook:
             self.cursor = index + 1
         elif index in self._returned_set:
             self._returned_set.discard(index)
+        elif index in self._waiting:
+            self._waiting.discard(index)
         else:
             return False
         self._hold(Lease(index, epoch, attempt, worker, 0))
@@ -201,6 +243,8 @@ class LeaseBook:
             history = replace(history, losses=history.losses + 1, epoch=epoch)
             self.histories[index] = history
             if history.losses >= MAX_LOSSES:
+                error = f"{MAX_LOSSES} workers were lost while they had this batch"
+                self.histories[index] = replace(history, http_status=0, error=error)
                 self._recording.add(index)
                 return Verdict.FINAL
         self.put_back(index)
@@ -217,13 +261,15 @@ class LeaseBook:
             self._drop(lease)
         elif index in self._returned_set:
             self._returned_set.discard(index)
+        elif index in self._waiting:
+            self._waiting.discard(index)
         else:
             return Verdict.VOID, None
         self._recording.add(index)
         return Verdict.FINAL, lease
 
-    def fail(self, index: int, epoch: int) -> Verdict:
-        """An attempt failed."""
+    def fail(self, index: int, epoch: int, http_status: int, error: str, due: float | None) -> Verdict:
+        """An attempt failed. The next one is due then, or `AT_ONCE`; None: there is none."""
         if index in self._recording:
             return Verdict.WAIT
         lease = self._leases.get(index)
@@ -231,18 +277,31 @@ class LeaseBook:
             return Verdict.VOID
         self._drop(lease)
         history = self.histories.get(index, History())
-        history = replace(history, attempts=history.attempts + 1, epoch=epoch)
-        self.histories[index] = history
-        if history.attempts >= self._max_attempts:
+        self.histories[index] = History(history.attempts + 1, history.losses, epoch, http_status, error)
+        if due is None:
             self._recording.add(index)
             return Verdict.FINAL
-        self.put_back(index)
+        if due == AT_ONCE:
+            self.put_back(index)
+        else:
+            self._waiting.add(index, due)
         return Verdict.RETRY
+
+    def give_up(self, index: int) -> History:
+        """A batch that is final by its failures takes a while to end: what is to be remembered of it."""
+        history = self.histories[index] = replace(self.histories[index], given_up=True)
+        self._given_up += 1
+        return history
 
     def recorded(self, index: int) -> None:
         """A batch's outcome is on disk."""
         self._recording.discard(index)
-        self.histories.pop(index, None)
+        history = self.histories.pop(index, None)
+        if history is not None and history.given_up:
+            self._given_up -= 1
+
+    def _is_given_up(self, index: int) -> bool:
+        return index in self.histories and self.histories[index].given_up
 
     def attempts(self, index: int) -> int:
         """Attempts of an open batch that failed."""

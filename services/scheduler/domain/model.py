@@ -232,6 +232,12 @@ class Segment:
     lengths: "array[int]"  # in quotes: array takes no parameters at run time before Python 3.12
     """Unsigned 32-bit (`array("I")`)."""
 
+    def range_of(self, index: int) -> tuple[int, int]:
+        """Where in the item stream one of its batches begins and ends."""
+        position = index - self.first_index
+        start = self.start + sum(self.lengths[:position])
+        return start, start + self.lengths[position]
+
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
@@ -294,6 +300,12 @@ class History:
     """Workers lost with it."""
     epoch: int = 0
     """Of the lease that brought the last of these: what it and those before it brought is counted."""
+    http_status: int = 0
+    """Of the last attempt that failed; 0 when there was no answer."""
+    error: str = ""
+    """What went wrong last, for people."""
+    given_up: bool = False
+    """It is not delivered any more: its end is being prepared."""
 
 
 @dataclass(frozen=True, slots=True)

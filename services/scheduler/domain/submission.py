@@ -77,8 +77,8 @@ class ValidSubmission:
 def validate(submission: Submission) -> ValidSubmission:
     """Check the fields.
 
-    Raises `CortexError` (category INVALID) with a kind of the contract; for a file input or a dead letter queue
-    without mistakes `job.object_storage_not_configured` or `job.queue_not_configured`.
+    Raises `CortexError` (category INVALID) with a kind of the contract; for a file input without mistakes
+    `job.object_storage_not_configured`. Whether the dead letter queue is there is not known here.
     """
     key, source = _only_input(submission)
     workers = _workers(submission)
@@ -98,9 +98,6 @@ def validate(submission: Submission) -> ValidSubmission:
     if isinstance(source, FileSelection):
         text = "object storage is not configured on this deployment: submit the items with item_list"
         raise CortexError("job.object_storage_not_configured", f"{key}: {text}")
-    if submission.dead_letter_queue is not None:
-        text = "no queue service is configured on this deployment: leave sqs_dead_letter_queue out"
-        raise CortexError("job.queue_not_configured", f"sqs_dead_letter_queue: {text}")
     return ValidSubmission(
         workers=workers,
         timeout_seconds=submission.timeout_seconds,

@@ -6,15 +6,18 @@ the job decides with `give` when batches may go out.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.scheduler.domain.leases import MAX_LOSSES, Lease, LeaseBook, Verdict
-from services.scheduler.domain.model import BatchState, History, JobRecord, OpenBatches, Outcome, Tally
+from services.scheduler.domain.attempts import policy_of, wait_after
+from services.scheduler.domain.leases import AT_ONCE, Lease, LeaseBook, Verdict
+from services.scheduler.domain.model import BatchState, Halves, JobRecord, OpenBatches, Outcome, Tally
 from services.scheduler.usecases.crew import Worker
 from services.scheduler.usecases.dispatch import Dispatcher
 from services.scheduler.usecases.feed import Feed
-from services.scheduler.usecases.ports import Clock, JobTrace, Ledger
+from services.scheduler.usecases.giving_up import GivingUp, is_asked_for
+from services.scheduler.usecases.ports import Clock, DeadLetterQueues, JobTrace, Ledger
 from services.scheduler.usecases.recorder import Acknowledgement, Recorder
 
 
@@ -56,6 +59,7 @@ class Batches:
     def __init__(
         self,
         ledger: Ledger,
+        queues: DeadLetterQueues,
         clock: Clock,
         trace: JobTrace,
         job: JobRecord,
@@ -64,6 +68,7 @@ class Batches:
         *,
         on_ready: Callable[[], None],
         on_recorded: Callable[[], None],
+        on_grown: Callable[[int], None],
         on_delivered: Callable[[Worker], None],
         on_trouble: Callable[[], None],
     ) -> None:
@@ -78,7 +83,29 @@ class Batches:
         self._frozen = False
         self._book = LeaseBook(ledger.generation)
         self._feed = Feed(ledger, job.spec.job_id, self._book, on_ready, on_trouble)
-        self._recorder = Recorder(ledger, job.spec.job_id, self._book, job.tally, self._recorded, on_trouble)
+        self._policy = policy_of(job.spec)
+        self._sooner = asyncio.Event()
+        """Set when an attempt is due before all that waited so far."""
+        self._giving_up = GivingUp(
+            ledger,
+            queues,
+            clock,
+            job.spec,
+            on_failed=self._failed,
+            on_split=self._split,
+            on_trouble=on_trouble,
+        )
+        self._is_final_at_once = not is_asked_for(job.spec)
+        self._recorder = Recorder(
+            ledger,
+            job.spec.job_id,
+            self._book,
+            job.tally,
+            on_recorded=self._recorded,
+            on_given_up=self._giving_up.add,
+            on_grown=on_grown,
+            on_trouble=on_trouble,
+        )
         self._dispatcher = Dispatcher(self._book, self._feed, trace, max_concurrency)
 
     # What there is
@@ -110,11 +137,12 @@ class Batches:
     @property
     def trouble(self) -> str:
         """Why batches go neither out nor in just now, for people; empty when all is well."""
-        return self._recorder.trouble or self._feed.trouble
+        return self._recorder.trouble or self._feed.trouble or self._giving_up.trouble
 
     def restore(self, found: OpenBatches) -> None:
         """Begin where an earlier scheduler left off."""
-        self._book.restore(found)
+        for index in self._book.restore(found):
+            self._giving_up.add(index, found.histories[index])
         self._recorder.restored()
 
     def extend(self, known: int) -> None:
@@ -122,10 +150,25 @@ class Batches:
         self._feed.extend(known)
 
     async def run(self) -> None:
-        """Read ahead and record, until cancelled."""
+        """Read ahead, record, and see to what failed, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recorder.run(), name="recorder")
             tasks.create_task(self._feed.run(), name="feed")
+            tasks.create_task(self._await_due(), name="waiting")
+            tasks.create_task(self._giving_up.run(), name="giving up")
+
+    async def _await_due(self) -> None:
+        """Put batches back whose next attempt is due."""
+        while True:
+            self._sooner.clear()
+            due = self._book.next_due
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock.monotonic())):
+                    await self._sooner.wait()
+            except TimeoutError:
+                pass
+            if self._book.put_back_due(self._clock.monotonic()):
+                self._feed.wake()
 
     async def freeze(self) -> None:
         """The job's end is decided: write what was taken, and let nothing count any more, so that final is final."""
@@ -208,7 +251,7 @@ class Batches:
             verdict, lease = self._book.succeed(index)
             self._free(worker, lease)
         else:
-            verdict = self._book.fail(index, result.epoch)
+            verdict = self._fail(result, attempts)
         match verdict:
             case Verdict.VOID:
                 return False
@@ -219,14 +262,44 @@ class Batches:
                 self._trace.batch_settled(index, result.error)
                 self._recorder.setback(index, history, attempt=True, acknowledgement=acknowledgement)
                 self._feed.wake()
+            case Verdict.FINAL if result.succeeded:
+                self._trace.batch_answered(index)
+                reply = result.reply if self._keeps_replies else None
+                status, now_ns = result.http_status, self._clock.now_ns()
+                outcome = Outcome(index, BatchState.SUCCEEDED, attempts, status, "", now_ns, reply)
+                self._recorder.outcome(outcome, result.seconds, acknowledgement)
             case Verdict.FINAL:
                 self._trace.batch_answered(index)
-                now_ns, status = self._clock.now_ns(), result.http_status
-                state = BatchState.SUCCEEDED if result.succeeded else BatchState.FAILED
-                reply = result.reply if result.succeeded and self._keeps_replies else None
-                outcome = Outcome(index, state, attempts, status, result.error, now_ns, reply)
-                self._recorder.outcome(outcome, result.seconds, acknowledgement)
+                self._give_up(index, acknowledgement, attempt=True)
         return True
+
+    def _fail(self, result: AttemptResult, attempts: int) -> Verdict:
+        wait = wait_after(self._policy, attempts, result.http_status, random.random())  # noqa: S311  # no secret
+        due = self._clock.monotonic() + wait if wait else AT_ONCE if wait is not None else None
+        verdict = self._book.fail(result.index, result.epoch, result.http_status, result.error, due)
+        if due and due == self._book.next_due:
+            self._sooner.set()
+        return verdict
+
+    def _give_up(self, index: int, acknowledgement: Acknowledgement | None, *, attempt: bool) -> None:
+        """There will be no further attempt. `attempt`: the last thing that happened was one."""
+        if self._is_final_at_once:
+            history = self._book.histories[index]
+            status, error, now_ns = history.http_status, history.error, self._clock.now_ns()
+            outcome = Outcome(index, BatchState.FAILED, history.attempts, status, error, now_ns)
+            self._recorder.outcome(outcome, 0.0 if attempt else None, acknowledgement)
+        else:
+            history = self._book.give_up(index)
+            self._trace.batch_settled(index, history.error)
+            self._recorder.setback(index, history, attempt=attempt, acknowledgement=acknowledgement)
+
+    def _failed(self, outcome: Outcome) -> None:
+        if not self._frozen:
+            self._recorder.outcome(outcome, None, None)
+
+    def _split(self, outcome: Outcome, halves: Halves) -> None:
+        if not self._frozen:
+            self._recorder.split(outcome, halves)
 
     def _free(self, reporter: Worker, lease: Lease | None) -> None:
         """A batch that succeeded elsewhere is nobody's any more."""
@@ -242,12 +315,10 @@ class Batches:
             return
         worker.held_bytes -= lease.size
         verdict = self._book.release(lease.index, lease.epoch, lost=lost)
-        history = self._book.histories.get(lease.index, History())
         if verdict is Verdict.FINAL:
-            error = f"{MAX_LOSSES} workers were lost while they had this batch"
-            outcome = Outcome(lease.index, BatchState.FAILED, history.attempts, 0, error, self._clock.now_ns())
-            self._recorder.outcome(outcome, None, None)
+            self._give_up(lease.index, None, attempt=False)
         elif lost:
+            history = self._book.histories[lease.index]
             self._recorder.setback(lease.index, history, attempt=False, acknowledgement=None)
         self._trace.batch_settled(lease.index, "given back")
 

@@ -69,7 +69,7 @@ class Feed:
             return self._returned[0]
         while self._fresh and self._fresh[0][0] < self._book.cursor:
             self._pop_fresh()  # adopted by a returning worker
-        return self._fresh[0] if self._fresh else None
+        return self._fresh[0] if self._fresh and not self._book.crowded else None
 
     def pop(self) -> None:
         """Take what `peek` showed."""

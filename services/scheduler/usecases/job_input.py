@@ -72,5 +72,5 @@ class JobInput:
     async def _add(self, segments: Sequence[Segment], cursor: Cursor, pieces: Sequence[bytes] = ()) -> None:
         job_id = self._job.spec.job_id
         known = await self._patience(partial(self._ledger.add_segments, job_id, segments, cursor, pieces))
-        self.cursor = cursor
+        self.cursor = replace(cursor, next_index=self.cursor.next_index)  # batches may have been halved meanwhile
         self.grown(known)

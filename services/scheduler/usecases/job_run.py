@@ -26,7 +26,15 @@ from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLeas
 from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
 from services.scheduler.usecases.job_input import JobInput
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import Clock, JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
+from services.scheduler.usecases.ports import (
+    Clock,
+    DeadLetterQueues,
+    JobTrace,
+    Ledger,
+    WorkerDriver,
+    WorkerExit,
+    WorkerLink,
+)
 from services.scheduler.usecases.progress import Progress, Speedometer
 
 log = logging.getLogger(__name__)
@@ -41,6 +49,7 @@ class Surroundings:
 
     ledger: Ledger
     driver: WorkerDriver
+    queues: DeadLetterQueues
     clock: Clock
     trace: Callable[[JobRecord], JobTrace]
     token: Callable[[str, str], str]
@@ -86,6 +95,7 @@ class JobRun:
         )
         self.batches = Batches(
             around.ledger,
+            around.queues,
             around.clock,
             self._trace,
             job,
@@ -93,6 +103,7 @@ class JobRun:
             max_concurrency,
             on_ready=self._give,
             on_recorded=self._on_recorded,
+            on_grown=lambda known: self._input.grown(known),
             on_delivered=self._crew.delivered,
             on_trouble=self._changed,
         )

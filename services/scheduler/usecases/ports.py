@@ -148,10 +148,9 @@ class Ledger(Protocol):
         end_index: int | None = None,
         *,
         state: BatchState | None = None,
-        skip: int = 0,
         limit: int = 1000,
     ) -> list[Outcome]:
-        """Batches that are final, ascending, without the first `skip` of those asked for, at most `limit`.
+        """Batches that are final, ascending, at most `limit`.
 
         Asked for by a range of indexes (without `end_index` to the end), and by how they ended. The failed
         ones are found quickly among any number of others.
@@ -315,6 +314,47 @@ class JobTrace(Protocol):
 
     def finished(self, state: JobState, tally: Tally) -> None:
         """The job is over."""
+
+
+MESSAGE_REFUSED = "aws.message_refused"
+"""The kind of error for a message that its queue will never take."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A batch that is given up, on its way to a queue of the user's."""
+
+    job_id: str
+    api_name: str
+    index: int
+    attempts: int
+    http_status: int
+    """Of the last attempt; 0 when there was no answer."""
+    error: str
+    """Of the last attempt, for people."""
+    body: str
+    """The JSON array that containers got."""
+
+
+class DeadLetterQueues(Protocol):
+    """The users' SQS queues, by their ARNs.
+
+    Raises `CortexError` everywhere: kinds `aws.*` say what is wrong with which queue and what to do; category
+    UNAVAILABLE is for what may pass by itself.
+    """
+
+    async def check(self, arn: str) -> None:
+        """Raise `CortexError` when the queue is not there or not ours to use: `aws.queue_not_found`, ..."""
+
+    async def send(self, arn: str, letter: DeadLetter) -> None:
+        """Put a batch into a queue. It is in there when this returns.
+
+        Raises `CortexError` (MESSAGE_REFUSED) when the queue will never take this one. A FIFO queue takes the
+        same batch once, however often it is sent within five minutes.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections."""
 
 
 class ObjectStore(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.scheduler.domain.leases import LeaseBook
-from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, BatchState, History, Outcome, Tally
+from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, BatchState, Halves, History, Outcome, Tally
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Ledger
 
@@ -38,13 +38,18 @@ class Recorder:
         book: LeaseBook,
         tally: Tally,
         on_recorded: Callable[[list[Outcome], list[Acknowledgement]], None],
+        on_given_up: Callable[[int, History], None],
+        on_grown: Callable[[int], None],
         on_trouble: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._job_id = job_id
         self._book = book
         self._on_recorded = on_recorded
+        self._on_given_up = on_given_up
+        self._on_grown = on_grown
         self._outcomes: list[Outcome] = []
+        self._halves: list[Halves] = []
         self._acknowledgements: list[Acknowledgement] = []
         self._histories: dict[int, History] = {}
         self._next = _Running(tally)
@@ -85,6 +90,11 @@ class Recorder:
             self._acknowledgements.append(acknowledgement)
         self._wake()
 
+    def split(self, outcome: Outcome, halves: Halves) -> None:
+        """A batch is replaced by its halves."""
+        self._halves.append(halves)
+        self.outcome(outcome, None, None)
+
     def setback(self, index: int, history: History, *, attempt: bool, acknowledgement: Acknowledgement | None) -> None:
         """A batch goes on with one more failed attempt, or one more lost worker, behind it."""
         self._histories[index] = history
@@ -118,30 +128,42 @@ class Recorder:
 
     async def _write(self) -> None:
         taken = self._take()
-        await self._patience(lambda: self._commit(*taken))
+        await self._patience(lambda: self._commit(taken))
 
-    def _take(self) -> tuple[list[Outcome], dict[int, History], list[Acknowledgement], Tally]:
-        taken = (self._outcomes, self._histories, self._acknowledgements, self._next.tally())
-        self._outcomes, self._histories, self._acknowledgements = [], {}, []
+    def _take(self) -> "_Taken":
+        taken = _Taken(self._outcomes, self._halves, self._histories, self._acknowledgements, self._next.tally())
+        self._outcomes, self._halves, self._histories, self._acknowledgements = [], [], {}, []
         return taken
 
-    async def _commit(
-        self,
-        outcomes: list[Outcome],
-        histories: dict[int, History],
-        acknowledgements: list[Acknowledgement],
-        tally: Tally,
-    ) -> None:
+    async def _commit(self, taken: "_Taken") -> None:
+        outcomes, histories, halves = taken.outcomes, taken.histories, taken.halves
+        known = 0
         if outcomes or histories:
             low_water = self._book.low_water({outcome.index for outcome in outcomes})
-            await self._ledger.record(self._job_id, outcomes, histories, tally, low_water)
+            known = await self._ledger.record(self._job_id, outcomes, histories, taken.tally, low_water, halves)
             self.low_water = low_water
-        self.tally = tally
+        self.tally = taken.tally
         for outcome in outcomes:
             self._book.recorded(outcome.index)
             if outcome.reply is not None:
                 self._reply_bytes -= len(outcome.reply)
-        self._on_recorded(outcomes, acknowledgements)
+        if halves:
+            self._on_grown(known)
+        for index, history in histories.items():
+            if history.given_up:
+                self._on_given_up(index, history)
+        self._on_recorded(outcomes, taken.acknowledgements)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What is written together."""
+
+    outcomes: list[Outcome]
+    halves: list[Halves]
+    histories: dict[int, History]
+    acknowledgements: list[Acknowledgement]
+    tally: Tally
 
 
 class _Running:

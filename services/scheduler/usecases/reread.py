@@ -55,19 +55,21 @@ async def item_ranges(ledger: Ledger, job_id: str, indexes: Sequence[int]) -> As
 async def failed_batches(ledger: Ledger, job_id: str, cursor: Cursor) -> Chunk:
     """The next failed batches of a job that is over, as the input of another job, behind that one's cursor.
 
-    Batch `n` of the other job is the failed batch number `n`, so that its cursor tells all that there is to remember.
+    The cursor's position is the index of the first batch that may be among them.
     """
-    failed = await ledger.outcomes(job_id, state=BatchState.FAILED, skip=cursor.next_index, limit=CHUNK_BATCHES)
+    first = int(cursor.position or 0)
+    failed = await ledger.outcomes(job_id, first, state=BatchState.FAILED, limit=CHUNK_BATCHES)
     ranges: list[bytes] = []
     size = 0
     async with aclosing(item_ranges(ledger, job_id, [outcome.index for outcome in failed])) as found:  # type: ignore[type-var]  # it is a generator
-        async for _, items in found:
+        async for index, items in found:
             ranges.append(items)
             size += len(items)
+            first = index + 1
             if size >= CHUNK_BYTES:
                 break
     done = len(ranges) == len(failed) < CHUNK_BATCHES
-    end = Cursor(cursor.next_index + len(ranges), cursor.offset + size, done)
+    end = Cursor(cursor.next_index + len(ranges), cursor.offset + size, done, str(first))
     return Chunk(_pieces(ranges), _segments(cursor, array("I", map(len, ranges))), end)
 
 

@@ -13,7 +13,7 @@ from services.scheduler.domain.model import Cursor, JobRecord, JobStatus, Reques
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import Jobs, JobView
-from services.scheduler.usecases.ports import Clock, Ledger
+from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger
 from services.scheduler.usecases.reread import failed_batches
 
 _ATTEMPTED = (JobStatus.SUCCEEDED, JobStatus.COMPLETED_WITH_FAILURES)
@@ -28,6 +28,7 @@ class Retry:
     clock: Clock
     jobs: Jobs
     ids: JobIds
+    queues: DeadLetterQueues
     traceparent: Callable[[], str]
     """The trace context of the request under way."""
     accept: Accept
@@ -40,7 +41,8 @@ class Retry:
         Without `workers` it has as many as the old one.
 
         Raises `CortexError`: `job.not_found`, `resources.api_not_deployed`, `job.job_is_in_progress`,
-        `job.no_failed_batches`, `job.already_retried`, `job.idempotency_key_reused`.
+        `job.no_failed_batches`, `job.already_retried`, `job.idempotency_key_reused`, and what
+        `DeadLetterQueues.check` raises.
         """
         if workers is not None:
             check_workers(workers)
@@ -51,6 +53,8 @@ class Retry:
         api = await self.ledger.api(api_name)
         if api is None:
             raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
+        if old.spec.dead_letter_queue is not None:
+            await self.queues.check(old.spec.dead_letter_queue.arn)
         first = await failed_batches(self.ledger, job_id, Cursor())
         now_ns = self.clock.now_ns()
         spec = replace(

@@ -12,7 +12,7 @@ from services.scheduler.domain.partition import Partitioner
 from services.scheduler.domain.submission import Submission, validate
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import JobView
-from services.scheduler.usecases.ports import Clock, Ledger
+from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger
 
 FIRST_SEGMENTS = 64
 """Segments that are written with the job; the rest is split while work goes on."""
@@ -27,6 +27,7 @@ class Submit:
     ledger: Ledger
     clock: Clock
     ids: JobIds
+    queues: DeadLetterQueues
     traceparent: Callable[[], str]
     """The trace context of the request under way."""
     accept: Accept
@@ -47,6 +48,8 @@ class Submit:
         if api is None:
             raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
         pieces = await _read(checked.items_json, checked.batch_size)
+        if checked.dead_letter_queue is not None:
+            await self.queues.check(checked.dead_letter_queue.arn)
         now_ns = self.clock.now_ns()
         spec = JobSpec(
             job_id=self.ids.new(now_ns),

@@ -292,7 +292,6 @@ class SqliteLedger:
         end_index: int | None = None,
         *,
         state: BatchState | None = None,
-        skip: int = 0,
         limit: int = 1000,
     ) -> list[Outcome]:
         """See the port."""
@@ -302,13 +301,12 @@ class SqliteLedger:
             "SELECT batch, state, attempts, http_status, error, outcomes.ended_ns"  # noqa: S608  # constants
             " FROM outcomes, (SELECT key FROM jobs WHERE job_id = :job_id)"
             f" WHERE job = key AND batch >= :first AND batch < :end{condition}"
-            " ORDER BY batch LIMIT :limit OFFSET :skip",
+            " ORDER BY batch LIMIT :limit",
             {
                 "job_id": job_id,
                 "first": first_index,
                 "end": _MAX_INDEX if end_index is None else end_index,
                 "limit": limit,
-                "skip": skip,
             },
         )
         return [rows.outcome_of(row) for row in found]
@@ -323,11 +321,11 @@ class SqliteLedger:
     async def histories(self, job_id: str, first_index: int, end_index: int) -> dict[int, History]:
         """See the port."""
         found = await self._select(
-            "SELECT batch, attempts, losses, epoch FROM histories, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            f"SELECT batch, {rows.HISTORY_COLUMNS} FROM histories, (SELECT key FROM jobs WHERE job_id = :job_id)"  # noqa: S608  # constants
             " WHERE job = key AND batch >= :first AND batch < :end",
             {"job_id": job_id, "first": first_index, "end": end_index},
         )
-        return {batch: History(*history) for batch, *history in found}
+        return {batch: rows.history_of(columns) for batch, *columns in found}
 
     async def next_piece(self, job_id: str, offset: int) -> bytes:
         """See the port."""

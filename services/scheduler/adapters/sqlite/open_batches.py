@@ -41,8 +41,8 @@ def _holes(connection: sqlite3.Connection, key: int, first: int, end: int) -> li
 
 def _histories(connection: sqlite3.Connection, key: int, low_water: int) -> dict[int, History]:
     found = connection.execute(
-        "SELECT batch, attempts, losses, epoch FROM histories WHERE job = ? AND batch >= ? AND NOT EXISTS"
+        f"SELECT batch, {rows.HISTORY_COLUMNS} FROM histories WHERE job = ? AND batch >= ? AND NOT EXISTS"  # noqa: S608  # constants
         " (SELECT 1 FROM outcomes WHERE outcomes.job = histories.job AND outcomes.batch = histories.batch)",
         (key, low_water),
     )
-    return {batch: History(*history) for batch, *history in found}
+    return {batch: rows.history_of(columns) for batch, *columns in found}

@@ -48,6 +48,7 @@ STATE_NUMBERS = {state: number for number, state in enumerate(FINAL_STATES)}
 """How an outcome's state lies in its table."""
 
 API_COLUMNS = "name, api_id, endpoint, spec_json, deployed_ns"
+HISTORY_COLUMNS = "attempts, losses, epoch, http_status, error, given_up"
 WORKER_COLUMNS = "worker_id, job_id, slot, pid, started, detail"
 JOB_COLUMNS = (
     "job_id, api_name, jobs.api_id, workers, batch_size, config_json, timeout_seconds,"
@@ -228,9 +229,17 @@ def reply_chunks(outcomes: Sequence[Outcome]) -> list[list[tuple[int, bytes]]]:
     return chunks
 
 
-def history_rows(histories: Mapping[int, History]) -> list[tuple[int, int, int, int]]:
-    """batch, attempts, losses, epoch."""
-    return [(index, h.attempts, h.losses, h.epoch) for index, h in histories.items()]
+def history_rows(histories: Mapping[int, History]) -> list[tuple[Any, ...]]:
+    """batch, HISTORY_COLUMNS."""
+    return [
+        (index, h.attempts, h.losses, h.epoch, h.http_status, h.error, h.given_up) for index, h in histories.items()
+    ]
+
+
+def history_of(row: Sequence[Any]) -> History:
+    """From HISTORY_COLUMNS."""
+    attempts, losses, epoch, http_status, error, given_up = row
+    return History(attempts, losses, epoch, http_status, error, bool(given_up))
 
 
 def segment_of(row: Sequence[Any]) -> Segment:

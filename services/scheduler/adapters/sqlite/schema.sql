@@ -125,11 +125,14 @@ CREATE TABLE replies (
 
 -- What open batches have been through.
 CREATE TABLE histories (
-    job      INTEGER NOT NULL,
-    batch    INTEGER NOT NULL,
-    attempts INTEGER NOT NULL,
-    losses   INTEGER NOT NULL,
-    epoch    INTEGER NOT NULL,  -- of the lease that brought the last of these
+    job         INTEGER NOT NULL,
+    batch       INTEGER NOT NULL,
+    attempts    INTEGER NOT NULL,
+    losses      INTEGER NOT NULL,
+    epoch       INTEGER NOT NULL,  -- of the lease that brought the last of these
+    http_status INTEGER NOT NULL,  -- of the last attempt that failed, as is its error
+    error       TEXT NOT NULL,
+    given_up    INTEGER NOT NULL,  -- 1: it is delivered no more, and what becomes of it is not recorded yet
     PRIMARY KEY (job, batch)
 ) WITHOUT ROWID;
 
