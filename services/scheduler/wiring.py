@@ -129,12 +129,6 @@ class Scheduler:
 
     async def run(self, stop: Stop) -> None:
         """Serve until told to stop; then let the workers finish or hand back what they hold."""
-        try:
-            await self._serve(stop)
-        finally:
-            await self.queues.close()
-
-    async def _serve(self, stop: Stop) -> None:
         # Jobs first: a worker that returns at once must find its job.
         await self.jobs.resume()
         await self.server.start()
@@ -143,6 +137,7 @@ class Scheduler:
             await self._serve(stop)
         finally:
             webhooks.cancel()
+            await self.queues.close()
 
     async def _serve(self, stop: Stop) -> None:
         for name in ("", *SERVICES):

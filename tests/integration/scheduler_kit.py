@@ -181,9 +181,9 @@ class ScriptedWorker:
 
     async def send(self, *results: worker_service_pb2.Result) -> None:
         """Report results and wait until they are recorded."""
-        await self._call.write(worker_service_pb2.WorkRequest(results=results))
-        for result in results:
+        for result in results:  # before anything is sent: the same batch may be leased again at once
             self.leases.pop(result.batch_index, None)
+        await self._call.write(worker_service_pb2.WorkRequest(results=results))
         await self.until(lambda: all(result.epoch in self.recorded for result in results))
 
     async def say(self, message: worker_service_pb2.WorkRequest) -> None:
