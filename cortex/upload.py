@@ -12,6 +12,7 @@ connection without the body's end, so that nobody takes a part for the whole.
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -72,6 +73,8 @@ class Upload:
             return self._answer.result()
         except TimeoutError as error:
             raise urllib3.exceptions.TimeoutError from error
+        except ssl.SSLCertVerificationError as error:
+            raise urllib3.exceptions.SSLError(error) from error
         except (OSError, HTTPException) as error:
             raise urllib3.exceptions.ProtocolError("Connection aborted.", error) from error
 
@@ -80,9 +83,12 @@ class Upload:
         try:
             connection.connect()
             connection.timeout = self._answer_timeout_s
-            # Who has answered and reads no more resets the connection: the answer is there all the same.
-            with contextlib.suppress(_AnsweredEarly, BrokenPipeError, ConnectionResetError):
+            try:
                 connection.request(self._method, self._target, self._chunks(), self._headers, chunked=True)
+            except TimeoutError:
+                raise
+            except (_AnsweredEarly, OSError):
+                pass  # who has answered and reads no more breaks the connection: the answer is there all the same
             return connection.getresponse()
         finally:
             self._gap.abandon()
