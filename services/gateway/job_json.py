@@ -20,6 +20,7 @@ from cortex.batch.v1.resources_pb2 import (
     WorkerCounts,
     WorkerScaling,
 )
+from services.common.batch_document import batch_document, reply_document
 from services.common.job_document import Retries, job_document, rfc3339
 
 
@@ -67,21 +68,21 @@ def status(job: Job) -> dict[str, Any]:
 
 
 def batch(batch: Batch) -> dict[str, Any]:
-    """A batch. `items` go in as the text that they are; null where they cannot be read any more."""
-    return {
-        "index": batch.index,
-        "state": Batch.State.Name(batch.state).removeprefix("STATE_").lower(),
-        "attempts": batch.attempts,
-        "http_status": batch.http_status,
-        "error": batch.error,
-        "time": rfc3339(batch.time.ToNanoseconds()) if batch.HasField("time") else None,
-        "items": msgspec.Raw(batch.items_json.encode()) if batch.items_json else None,
-    }
+    """A batch."""
+    return batch_document(
+        index=batch.index,
+        state=Batch.State.Name(batch.state).removeprefix("STATE_").lower(),
+        attempts=batch.attempts,
+        http_status=batch.http_status,
+        error=batch.error,
+        ended_ns=batch.time.ToNanoseconds() if batch.HasField("time") else None,
+        items=batch.items_json.encode(),
+    )
 
 
 def reply(batch: Batch) -> dict[str, Any]:
-    """What the container answered to a batch. `reply` goes in as the text that it is."""
-    return {"batch": batch.index, "reply": msgspec.Raw(batch.reply_json.encode()) if batch.reply_json else None}
+    """What the container answered to a batch."""
+    return reply_document(batch.index, batch.reply_json.encode())
 
 
 def _specification(job: Job) -> dict[str, Any]:

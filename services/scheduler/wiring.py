@@ -43,7 +43,8 @@ from services.scheduler.usecases.crew import CrewSettings
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.job_run import Surroundings
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import DeadLetterQueues, Ledger, WorkerDriver
+from services.scheduler.usecases.ports import DeadLetterQueues, Ledger, ObjectStore, WorkerDriver
+from services.scheduler.usecases.publish import Publisher
 from services.scheduler.usecases.results import TailResults
 from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
@@ -90,8 +91,16 @@ class Scheduler:
     drain_seconds: float
 
     @classmethod
-    async def build(cls, settings: Settings, ledger: Ledger, driver: WorkerDriver, telemetry: Telemetry) -> Self:
+    async def build(
+        cls,
+        settings: Settings,
+        ledger: Ledger,
+        driver: WorkerDriver,
+        telemetry: Telemetry,
+        objects: ObjectStore | None = None,
+    ) -> Self:
         """Put the parts together and bind the addresses. Raises `CortexError` when one is taken."""
+        publisher = Publisher(ledger, objects)
         clock, tokens, queues = SystemClock(), JwtTokens(ledger.secret), SqsQueues()
         webhooks = Webhooks(ledger, clock, HttpNoticeSender())
         around = Surroundings(
@@ -103,14 +112,15 @@ class Scheduler:
             token=tokens.sign,
             job_document=job_document,
             on_over=webhooks.wake,
+            publish=publisher,
             crew=CrewSettings(settings.reconnect_grace_seconds, settings.startup_deadline_seconds),
         )
         jobs = Jobs(around)
         newest = await ledger.jobs(limit=1)
         ids = JobIds(newest[0].spec.job_id if newest else "")
         accept = Accept(ledger, jobs, around.trace)
-        submit = Submit(ledger, clock, ids, queues, _request_traceparent, accept)
-        retry = Retry(ledger, clock, jobs, ids, queues, _request_traceparent, accept)
+        submit = Submit(ledger, clock, ids, queues, _request_traceparent, accept, publisher)
+        retry = Retry(ledger, clock, jobs, ids, queues, _request_traceparent, accept, publisher)
         server = grpc.aio.server(
             interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
         )
@@ -119,7 +129,7 @@ class Scheduler:
             BatchPages(ledger, jobs),
             LogFiles(settings.data_dir / "logs"),
         )
-        batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, TailResults(ledger, jobs, pages), logs)
+        batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, TailResults(ledger, jobs), logs)
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
         healthy = health.aio.HealthServicer()

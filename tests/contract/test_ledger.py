@@ -554,14 +554,14 @@ async def test_a_reply_that_comes_too_late_for_a_failed_batch_is_no_reply(ledger
 
 async def test_replies_are_read_in_order_within_a_range_and_as_many_as_are_asked_for(ledger: Ledger) -> None:
     await add(ledger, spec())
-    sizes = [3, 0, 2_000_000, 5, 5, 1_000_000, 1]
+    sizes = [0, 3, 2_000_000, 5, 5, 1_000_000, 1]
     outcomes = [dataclasses.replace(outcome(i), reply=bytes([i]) * size) for i, size in enumerate(sizes)]
-    await ledger.record(spec().job_id, outcomes[::-1], {}, Tally(), len(sizes))
+    await ledger.record(spec().job_id, outcomes, {}, Tally(), len(sizes))
     read: list[list[Outcome]] = []
     while found := await ledger.replies(spec().job_id, sum(map(len, read)), None, 10):
         read.append(found)
     assert [[len(entry.reply or b"") for entry in found] for found in read] == [
-        [3, 0],
+        [0, 3],
         [2_000_000],
         [5, 5],
         [1_000_000],

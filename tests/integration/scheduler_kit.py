@@ -17,7 +17,7 @@ from services.common.telemetry import start
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
 from services.scheduler.settings import Settings
-from services.scheduler.usecases.ports import WorkerExit
+from services.scheduler.usecases.ports import ObjectStore, WorkerExit
 from services.scheduler.wiring import Scheduler
 
 if TYPE_CHECKING:
@@ -266,13 +266,18 @@ def settings(directory: Path, *, grace_seconds: float = 30.0, deadline_seconds: 
 
 @asynccontextmanager
 async def scheduler(
-    directory: Path, driver: ScriptedDriver, *, grace_seconds: float = 30.0, deadline_seconds: float = 60.0
+    directory: Path,
+    driver: ScriptedDriver,
+    *,
+    grace_seconds: float = 30.0,
+    deadline_seconds: float = 60.0,
+    objects: ObjectStore | None = None,
 ) -> AsyncIterator[Kit]:
     """Run a scheduler; leaving the context is a crash as far as its memory goes."""
     socket = directory / "s"
     chosen = settings(directory, grace_seconds=grace_seconds, deadline_seconds=deadline_seconds)
     ledger = await SqliteLedger.open(directory / "ledger.db")
-    built = await Scheduler.build(chosen, ledger, driver, start("test"))
+    built = await Scheduler.build(chosen, ledger, driver, start("test"), objects)
     stop = Stop()
     stop.at_once = True
     running = asyncio.create_task(built.run(stop))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scheduler.domain import lifecycle
-from services.scheduler.domain.lifecycle import AskCompletion, EndWorkers, Life, Persist, Phase, advance
+from services.scheduler.domain.lifecycle import AskCompletion, EndWorkers, Life, Persist, Phase, Publish, advance
 from services.scheduler.domain.model import Completion, JobState, JobStatus
 
 FINE = Completion(200, "")
@@ -87,6 +87,45 @@ def test_an_answer_of_a_worker_that_was_not_asked_counts_for_nothing() -> None:
     assert advance(life, lifecycle.CompletionAnswered("b", FINE, 0, "", 7)) == (life, [])
 
 
+PUBLISHING = replace(WORKING, publishes=True)
+
+
+def test_a_job_that_publishes_is_over_only_when_that_is_done() -> None:
+    asked, _ = advance(PUBLISHING, settled(3))
+    answered, effects = advance(asked, lifecycle.CompletionAnswered("a", FINE, 1, "batch 4: no", 7))
+    assert effects == [Persist(), Publish()]
+    assert (answered.phase, answered.state.status, answered.state.completion) == (
+        *(Phase.PUBLISHING, JobStatus.RUNNING, FINE),
+    )
+    for ignored in (
+        settled(3),
+        lifecycle.WorkerLost("a"),
+        lifecycle.CompletionUnderWay("a"),
+        lifecycle.WorkerCreated(),
+    ):
+        assert advance(answered, ignored) == (answered, [])
+    over, effects = advance(answered, lifecycle.Published(1, "batch 4: no", 9))
+    assert effects[0] == Persist()
+    assert over.state == JobState(
+        JobStatus.COMPLETED_WITH_FAILURES, "1 batch failed, such as batch 4: no", FINE, ended_ns=9
+    )
+
+
+def test_after_a_restart_a_job_that_was_answered_goes_on_with_publishing() -> None:
+    asked, _ = advance(PUBLISHING, settled(3))
+    answered, _ = advance(asked, lifecycle.CompletionAnswered("a", FINE, 0, "", 7))
+    assert lifecycle.begin(answered.state, publishes=True) == answered
+    assert lifecycle.begin(WORKING.state, publishes=True) == PUBLISHING
+
+
+def test_a_job_that_publishes_can_be_stopped() -> None:
+    asked, _ = advance(PUBLISHING, settled(3))
+    answered, _ = advance(asked, lifecycle.CompletionAnswered("a", FINE, 0, "", 7))
+    over, _ = advance(answered, lifecycle.Ended(JobStatus.STOPPED, "a user stopped it", 8))
+    assert over.state.status is JobStatus.STOPPED
+    assert advance(over, lifecycle.Published(0, "", 9)) == (over, [])
+
+
 EVENTS = st.one_of(
     st.just(lifecycle.WorkerCreated()),
     st.just(lifecycle.InputSplit()),
@@ -107,6 +146,7 @@ EVENTS = st.one_of(
         st.just("x"),
         st.integers(1, 9),
     ),
+    st.builds(lifecycle.Published, st.integers(0, 3), st.just("x"), st.integers(1, 9)),
     st.builds(lifecycle.WorkerLost, st.sampled_from("ab")),
     st.builds(
         lifecycle.Ended, st.sampled_from([JobStatus.STOPPED, JobStatus.TIMED_OUT]), st.just("x"), st.integers(1, 9)
@@ -114,9 +154,11 @@ EVENTS = st.one_of(
 )
 
 
-@given(st.lists(EVENTS, max_size=30))
-def test_whatever_happens_a_job_ends_once_and_is_never_asked_of_two_at_a_time(events: list[lifecycle.Event]) -> None:
-    life = Life(JobState(JobStatus.ENQUEUING))
+@given(st.lists(EVENTS, max_size=30), st.booleans())
+def test_whatever_happens_a_job_ends_once_and_is_never_asked_of_two_at_a_time(
+    events: list[lifecycle.Event], publishes: bool
+) -> None:
+    life = Life(JobState(JobStatus.ENQUEUING), publishes=publishes)
     asked: str | None = None
     ends = 0
     for event in events:
@@ -129,6 +171,7 @@ def test_whatever_happens_a_job_ends_once_and_is_never_asked_of_two_at_a_time(ev
             if isinstance(effect, AskCompletion):
                 assert asked is None
                 asked = effect.worker
+            assert publishes or not isinstance(effect, Publish)
             ends += isinstance(effect, EndWorkers)
         assert (life.phase is Phase.OVER) == life.state.status.final
         assert life.state.status.final == (life.state.ended_ns is not None)

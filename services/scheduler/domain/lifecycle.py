@@ -1,10 +1,11 @@
 """A job's life as a pure function: `advance(life, event) -> (life, effects)`.
 
-    working ----every batch final, input split, no lease out----> completing ----answered----> over
-       |                                                              |
-       +------stop, timeout, failed input, failing workers------------+----------------------> over
+    working ----every batch final, input split, no lease out----> completing ----answered----> publishing --> over
+       |                                                              |                            |
+       +------stop, timeout, failed input, failing workers------------+----------------------------+--------> over
 
 While *working*, batches are delivered. While *completing*, exactly one worker has been told to POST /on-job-complete.
+A job that has its results written to a store is *publishing* while that is done, without workers; any other skips it.
 When the job is *over* its state is final. `Life.state` is what the ledger keeps; the rest is rebuilt at a restart.
 """
 
@@ -19,6 +20,7 @@ class Phase(Enum):
 
     WORKING = "working"
     COMPLETING = "completing"
+    PUBLISHING = "publishing"
     OVER = "over"
 
 
@@ -30,6 +32,14 @@ class Life:
     phase: Phase = Phase.WORKING
     completer: str | None = None
     """The worker that was told to POST /on-job-complete."""
+    publishes: bool = False
+    """The results are to be written before the job is over."""
+
+
+def begin(state: JobState, *, publishes: bool) -> Life:
+    """The life of a job as the ledger has it, new or from before a restart."""
+    answered = state.completion is not None and not state.status.final
+    return Life(state, Phase.PUBLISHING if answered else Phase.WORKING, publishes=publishes)
 
 
 # Events
@@ -86,6 +96,17 @@ class CompletionAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """The results are written."""
+
+    failed: int
+    """Batches that failed."""
+    example: str
+    """How one of them failed, for people; empty when none did."""
+    now_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerLost:
     """A worker is gone for good."""
 
@@ -102,7 +123,15 @@ class Ended:
 
 
 Event = (
-    WorkerCreated | InputSplit | InputFailed | Settled | CompletionUnderWay | CompletionAnswered | WorkerLost | Ended
+    WorkerCreated
+    | InputSplit
+    | InputFailed
+    | Settled
+    | CompletionUnderWay
+    | CompletionAnswered
+    | Published
+    | WorkerLost
+    | Ended
 )
 
 # Effects
@@ -126,18 +155,23 @@ class AskCompletion:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """Write the results, and end the workers: there is nothing left for them to do."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndWorkers:
     """The job is over: end its workers."""
 
     reason: str
 
 
-Effect = Persist | DescribeJob | AskCompletion | EndWorkers
+Effect = Persist | DescribeJob | AskCompletion | Publish | EndWorkers
 
 
 def advance(life: Life, event: Event) -> tuple[Life, list[Effect]]:
     """What an event makes of a job. Events that come after its end change nothing."""
-    if life.phase is Phase.OVER:
+    if life.phase is Phase.OVER or (life.phase is Phase.PUBLISHING and not isinstance(event, Published | Ended)):
         return life, []
     match event:
         case WorkerCreated():
@@ -157,9 +191,12 @@ def advance(life: Life, event: Event) -> tuple[Life, list[Effect]]:
         case CompletionAnswered(worker, completion, failed, example, now_ns):
             if life.phase is not Phase.COMPLETING or worker != life.completer:
                 return life, []
-            status = JobStatus.COMPLETED_WITH_FAILURES if failed else JobStatus.SUCCEEDED
             answered = replace(life, state=replace(life.state, completion=completion))
-            return _over(answered, status, _what_failed(failed, example, completion), now_ns)
+            if life.publishes:
+                return replace(answered, phase=Phase.PUBLISHING, completer=None), [Persist(), Publish()]
+            return _done(answered, failed, example, now_ns)
+        case Published(failed, example, now_ns):
+            return _done(life, failed, example, now_ns) if life.phase is Phase.PUBLISHING else (life, [])
         case WorkerLost(worker):
             # Whether its container was asked is unknown, so another one is asked: at the next Settled.
             return (replace(life, completer=None) if worker == life.completer else life), []
@@ -176,14 +213,19 @@ def _settle(life: Life, event: Settled) -> tuple[Life, list[Effect]]:
     return replace(life, phase=Phase.COMPLETING, completer=event.candidates[0]), [AskCompletion(event.candidates[0])]
 
 
+def _done(life: Life, failed: int, example: str, now_ns: int) -> tuple[Life, list[Effect]]:
+    status = JobStatus.COMPLETED_WITH_FAILURES if failed else JobStatus.SUCCEEDED
+    return _over(life, status, _what_failed(failed, example, life.state.completion), now_ns)
+
+
 def _over(life: Life, status: JobStatus, reason: str, now_ns: int) -> tuple[Life, list[Effect]]:
     state = replace(life.state, status=status, reason=reason, ended_ns=now_ns)
     return replace(life, state=state, phase=Phase.OVER, completer=None), [Persist(), EndWorkers(f"job {status.value}")]
 
 
-def _what_failed(failed: int, example: str, completion: Completion) -> str:
+def _what_failed(failed: int, example: str, completion: Completion | None) -> str:
     such_as = f", such as {example}" if example else ""
     parts = [f"{failed} batch{'es' if failed != 1 else ''} failed{such_as}"] if failed else []
-    if completion.error:
+    if completion is not None and completion.error:
         parts.append(f"/on-job-complete: {completion.error}")
     return "; ".join(parts)

@@ -91,7 +91,11 @@ class Results:
     """The containers' replies are kept."""
 
     s3_path: str = ""
-    """Where they are written as well when the job ends; `""` for nowhere else."""
+    """Where they are written as well before the job is over; `""` for nowhere else."""
+
+    def below(self, name: str) -> str:
+        """The URI of something at that place."""
+        return f"{self.s3_path}{name}" if self.s3_path.endswith("/") else f"{self.s3_path}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,12 @@ class JobSpec:
     options: Options = Options()
     source: Source | None = None
     """None: the items came with the submission, or are another job's failed batches."""
+
+    @property
+    def published(self) -> Results | None:
+        """The results, when they are written to a store before the job is over."""
+        results = self.options.results
+        return results if results is not None and results.s3_path else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 Batches that are final have an outcome; of one that has none, the job's run knows whether a worker holds it.
 """
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -69,17 +70,8 @@ class BatchPages:
         view = await self.jobs.view(api_name, job_id)
         job = await self.ledger.job(job_id) or view.job  # what is on disk of a job at work
         found = await self._find(job, states, first, limit)
-        page: list[BatchView] = []
-        room = MAX_PAGE_BYTES
-        async with aclosing(item_ranges(self.ledger, job_id, [batch.index for batch in found.batches])) as ranges:  # type: ignore[type-var]  # it is a generator
-            batches = iter(found.batches)
-            async for index, items in ranges:
-                batch = replace(next(batches), items=payload(items))
-                room -= batch.size
-                if room < 0 and page:
-                    return Page(page, index)
-                page.append(batch)
-        return Page(page, found.following)
+        page = await first_with_items(self.ledger, job_id, found.batches)
+        return Page(page, found.following if len(page) == len(found.batches) else found.batches[len(page)].index)
 
     async def _find(self, job: JobRecord, states: frozenset[BatchState], first: int, limit: int) -> Page:
         if states == _FINAL or (states <= _FINAL and len(states) == 1):
@@ -119,6 +111,20 @@ class BatchPages:
                 attempts = histories[index].attempts if index in histories else 0
                 found.append(BatchView(index, BatchState.LEASED if index in held else BatchState.PENDING, attempts))
         return found
+
+
+async def first_with_items(ledger: Ledger, job_id: str, batches: Sequence[BatchView]) -> list[BatchView]:
+    """Batches (ascending) with their items, from the first on, as many as make a page; at least one, if there is."""
+    page: list[BatchView] = []
+    room = MAX_PAGE_BYTES
+    async with aclosing(item_ranges(ledger, job_id, [batch.index for batch in batches])) as ranges:  # type: ignore[type-var]  # it is a generator
+        async for _, items in ranges:
+            batch = replace(batches[len(page)], items=payload(items))
+            room -= batch.size
+            if room < 0 and page:
+                break
+            page.append(batch)
+    return page
 
 
 def final_view(outcome: Outcome) -> BatchView:

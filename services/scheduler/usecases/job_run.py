@@ -7,7 +7,7 @@ is done.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from services.scheduler.domain.model import (
     BatchState,
     Completion,
     JobRecord,
+    JobSpec,
     JobStatus,
 )
 from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLease
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 5.0
 """For the containers of a job that is over: from being told to end until they are killed."""
+PUBLISH_AGAIN_SECONDS = 5.0
+"""Between two tries to write the results to their store, which may be large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Surroundings:
     """The contents of /cortex/spec/job.json."""
     on_over: Callable[[], None]
     """A job is over, durably."""
+    publish: Callable[[JobSpec], Awaitable[None]]
+    """Writes a job's results to the store that it names."""
     crew: CrewSettings
 
 
@@ -68,7 +73,7 @@ class JobRun:
         self._around = around
         self._api = api
         self._job = job
-        self._life = Life(job.state)
+        self._life = lifecycle.begin(job.state, publishes=job.spec.published is not None)
         self._events: asyncio.Queue[lifecycle.Event] = asyncio.Queue()
         self._watchers: set[asyncio.Event] = set()
         self._recovering: set[str] = set()
@@ -79,6 +84,7 @@ class JobRun:
         self._background: list[asyncio.Task[None]] = []
         self._trace = around.trace(job)
         self._patience = Patience(self.id, "it cannot be written", self._changed)
+        self._publication = Patience(self.id, "its results cannot be written", self._changed, PUBLISH_AGAIN_SECONDS)
         self._crew = Crew(
             around.ledger,
             around.driver,
@@ -141,7 +147,13 @@ class JobRun:
     @property
     def trouble(self) -> str:
         """What holds the job up just now, for people; empty when all is well."""
-        return self.batches.trouble or self._input.trouble or self._patience.trouble or self._crew.trouble
+        return (
+            self.batches.trouble
+            or self._input.trouble
+            or self._patience.trouble
+            or self._publication.trouble
+            or self._crew.trouble
+        )
 
     @property
     def progress(self) -> Progress:
@@ -220,20 +232,35 @@ class JobRun:
             await self.over.wait()
             self._around.on_over()
             beginning.cancel()
-            reason = f"the job is over: {self._life.state.status.value}"
-            await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
+            await self._end_workers(f"the job is over: {self._life.state.status.value}")
             await self._around.driver.clean_up(self.id)
             self.gone.set()
             for task in self._background:
                 task.cancel()
 
     async def _begin(self) -> None:
-        """Start the workers, and split the rest of the input while they work."""
+        """Start the workers, and split the rest of the input while they work; or go on with what comes after that."""
+        if self._life.phase is lifecycle.Phase.PUBLISHING:
+            self._publish()
+            return
         await self._patience(self._describe)
         self._crew.resize(self.record.workers)
         if not self._input.cursor.done:
             await self._input.run()
             self._post(lifecycle.InputSplit())
+
+    async def _end_workers(self, reason: str) -> None:
+        await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
+
+    def _publish(self) -> None:
+        """All that is left to do is to write the results."""
+        self._spawn(self._end_workers("the job's batches are done"), "end workers")
+        self._spawn(self._write_results(), "publish", until_over=True)
+
+    async def _write_results(self) -> None:
+        await self._publication(lambda: self._around.publish(self._job.spec))
+        failed, example = await self._failures()
+        self._post(lifecycle.Published(failed, example, self._around.clock.now_ns()))
 
     async def abandon(self, error: Exception) -> None:
         """`run` broke: end the workers, and the job, whatever there is left of both."""
@@ -303,6 +330,8 @@ class JobRun:
                         link = self._crew.members[worker].link if worker in self._crew.members else None
                         if link is not None:
                             link.send_complete(self._trace.job_complete())
+                    case lifecycle.Publish():
+                        self._publish()
                     case lifecycle.DescribeJob():
                         self._life = life
                         await self._describe_soon()
@@ -427,8 +456,7 @@ class JobRun:
         self._spawn(self._completed(worker.id, completion), "completion")
 
     async def _completed(self, worker_id: str, completion: Completion) -> None:
-        failed = self.batches.tally.batches_failed
-        example = await self._failure() if failed else ""
+        failed, example = await self._failures()
         now_ns = self._around.clock.now_ns()
         self._post(lifecycle.CompletionAnswered(worker_id, completion, failed, example, now_ns))
 
@@ -445,17 +473,20 @@ class JobRun:
         self._spawn(self._give_up(f"{failed} of {total} batches failed, more than {percent:g} %"), "hopeless")
 
     async def _give_up(self, reason: str) -> None:
-        example = await self._failure()
+        _, example = await self._failures()
         self.end(JobStatus.STOPPED, f"{reason}, such as {example}" if example else reason)
 
-    async def _failure(self) -> str:
-        """One of the failed batches, for people; empty when it cannot be read: the job's end does not wait for that."""
+    async def _failures(self) -> tuple[int, str]:
+        """How many batches failed, and one of them, for people: the job's end does not wait for one that is unread."""
+        failed = self.batches.tally.batches_failed
+        if not failed:
+            return 0, ""
         try:
             [outcome] = await self._around.ledger.outcomes(self.id, state=BatchState.FAILED, limit=1)
         except CortexError as error:
             log.error("job %s: its failed batches cannot be read: %s", self.id, error.message)
-            return ""
-        return f"batch {outcome.index}: {outcome.error}"
+            return failed, ""
+        return failed, f"batch {outcome.index}: {outcome.error}"
 
     def _on_worker_lost(self, worker: Worker) -> None:
         self.batches.lost(worker)

@@ -17,7 +17,10 @@ T = TypeVar("T")
 class Patience:
     """One part of a job and its dealings with the ledger, one after the other. `on_trouble`: it began, or is over."""
 
-    def __init__(self, job_id: str, what: str, on_trouble: Callable[[], None]) -> None:
+    def __init__(
+        self, job_id: str, what: str, on_trouble: Callable[[], None], pause_seconds: float = RETRY_SECONDS
+    ) -> None:
+        self._pause_seconds = pause_seconds
         self._job_id = job_id
         self._what = what
         self._on_trouble = on_trouble
@@ -33,7 +36,7 @@ class Patience:
                 if not self.trouble:
                     log.error("job %s: %s, trying again: %s", self._job_id, self._what, error.message)
                 self._tell(error.message)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self._pause_seconds)
             else:
                 self._tell("")
                 return result

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from services.common.errors import Category, CortexError
 from services.common.replies import reply_json
 from services.scheduler.domain.model import BatchState, JobSpec
-from services.scheduler.usecases.batch_pages import MAX_PAGE_BYTES, BatchPages, BatchView, final_view
+from services.scheduler.usecases.batch_pages import MAX_PAGE_BYTES, BatchView, final_view, first_with_items
 from services.scheduler.usecases.job_run import JobRun
 from services.scheduler.usecases.jobs import Jobs
 from services.scheduler.usecases.ports import Ledger
@@ -27,17 +27,38 @@ PACE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
+class ResultPages:
+    """Reads what is there, from one index to another (None: to the end), in pages that make a message each."""
+
+    ledger: Ledger
+
+    async def replies(self, job_id: str, first: int = 0, end: int | None = None) -> AsyncIterator[list[BatchView]]:
+        """Batches that succeeded, with their replies."""
+        while found := await self.ledger.replies(job_id, first, end, READ_BYTES):
+            for page in _fitting(replace(final_view(o), reply=reply_json(o.reply or b"")) for o in found):
+                yield page
+            first = found[-1].index + 1
+
+    async def failed(self, job_id: str, first: int = 0, end: int | None = None) -> AsyncIterator[list[BatchView]]:
+        """Batches that failed, with their items."""
+        failed = BatchState.FAILED
+        while found := await self.ledger.outcomes(job_id, first, end, state=failed, limit=READ_FAILED):
+            page = await first_with_items(self.ledger, job_id, [final_view(outcome) for outcome in found])
+            yield page
+            first = page[-1].index + 1
+
+
+@dataclass(frozen=True, slots=True)
 class TailResults:
     """Reads results."""
 
     ledger: Ledger
     jobs: Jobs
-    batches: BatchPages
 
     async def __call__(
         self, api_name: str, job_id: str, *, failed: bool, follow: bool, first: int
     ) -> AsyncIterator[list[BatchView]]:
-        """Batches by index, from `first` on, in pages that make a message each.
+        """Batches by index, from `first` on, in pages that make a message each. A follower's first page may be empty.
 
         Succeeded ones with their replies or, with `failed`, failed ones with their items. Raises `CortexError` like
         `Jobs.view`, and `job.results_not_kept`.
@@ -57,6 +78,7 @@ class TailResults:
     async def _follow(self, run: JobRun, job: JobSpec, failed: bool, first: int) -> AsyncIterator[list[BatchView]]:
         changed = run.watch()
         try:
+            yield []  # there is such a job; a first result may take long
             while True:
                 changed.clear()
                 over = run.over.is_set()
@@ -73,21 +95,8 @@ class TailResults:
             run.unwatch(changed)
 
     def _pages(self, job: JobSpec, failed: bool, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
-        return self._failed(job, first, end) if failed else self._replies(job, first, end)
-
-    async def _replies(self, job: JobSpec, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
-        while found := await self.ledger.replies(job.job_id, first, end, READ_BYTES):
-            for page in _fitting(replace(final_view(o), reply=reply_json(o.reply or b"")) for o in found):
-                yield page
-            first = found[-1].index + 1
-
-    async def _failed(self, job: JobSpec, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
-        following: int | None = first
-        while following is not None and (end is None or following < end):
-            page = await self.batches(job.api_name, job.job_id, frozenset((BatchState.FAILED,)), following, READ_FAILED)
-            if found := [batch for batch in page.batches if end is None or batch.index < end]:
-                yield found
-            following = page.following
+        pages = ResultPages(self.ledger)
+        return pages.failed(job.job_id, first, end) if failed else pages.replies(job.job_id, first, end)
 
 
 def _check_kept(job: JobSpec) -> None:

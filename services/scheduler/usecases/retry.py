@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.job_id import JobIds
-from services.scheduler.domain.model import Cursor, JobRecord, JobStatus, RequestKey
+from services.scheduler.domain.model import Cursor, JobRecord, JobStatus, Options, RequestKey, Results
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import Jobs, JobView
 from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger
+from services.scheduler.usecases.publish import Publisher
 from services.scheduler.usecases.reread import failed_batches
 
 _ATTEMPTED = (JobStatus.SUCCEEDED, JobStatus.COMPLETED_WITH_FAILURES)
@@ -32,6 +33,7 @@ class Retry:
     traceparent: Callable[[], str]
     """The trace context of the request under way."""
     accept: Accept
+    publisher: Publisher
 
     async def __call__(
         self, api_name: str, job_id: str, workers: int | None, request: RequestKey | None = None
@@ -57,15 +59,18 @@ class Retry:
             await self.queues.check(old.spec.dead_letter_queue.arn)
         first = await failed_batches(self.ledger, job_id, Cursor())
         now_ns = self.clock.now_ns()
+        new_id = self.ids.new(now_ns)
         spec = replace(
             old.spec,
-            job_id=self.ids.new(now_ns),
+            job_id=new_id,
             api_id=api.api_id,
             workers=old.spec.workers if workers is None else workers,
             created_ns=now_ns,
             traceparent=self.traceparent(),
             retry_of=job_id,
+            options=_beside(old.spec.options, new_id),
         )
+        await self.publisher.check(spec)
         return await self.accept(
             spec, first.pieces, first.segments, first.cursor, request=request, earlier_retry=old.retried_by
         )
@@ -85,3 +90,9 @@ class Retry:
         todo = "retry that one for what failed again" if later.state.status.final else "wait for that one's end"
         text = f"{name} was retried already, as job {old.retried_by}: {todo}"
         raise CortexError("job.already_retried", text, Category.CONFLICT)
+
+
+def _beside(options: Options, job_id: str) -> Options:
+    """The same options, except that what the first job wrote to a store is not written over."""
+    results = options.results
+    return replace(options, results=Results(results.below(job_id))) if results and results.s3_path else options

@@ -13,6 +13,7 @@ from services.scheduler.domain.submission import Submission, validate
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import JobView
 from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger
+from services.scheduler.usecases.publish import Publisher
 
 FIRST_SEGMENTS = 64
 """Segments that are written with the job; the rest is split while work goes on."""
@@ -31,6 +32,7 @@ class Submit:
     traceparent: Callable[[], str]
     """The trace context of the request under way."""
     accept: Accept
+    publisher: Publisher
 
     async def check(self, api_name: str, submission: Submission) -> None:
         """Say what is wrong with a submission, if anything, and store nothing."""
@@ -65,6 +67,7 @@ class Submit:
             traceparent=self.traceparent(),
             options=checked.options,
         )
+        await self.publisher.check(spec)
         return spec, pieces
 
 

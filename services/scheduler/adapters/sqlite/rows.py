@@ -222,7 +222,7 @@ def reply_chunks(outcomes: Sequence[Outcome]) -> list[list[tuple[int, bytes]]]:
         if outcome.reply is None:
             continue
         room -= len(outcome.reply)
-        if room < 0:
+        if room < 0 or not chunks:
             chunks.append([])
             room = REPLY_BYTES_AT_ONCE - len(outcome.reply)
         chunks[-1].append((outcome.index, outcome.reply))

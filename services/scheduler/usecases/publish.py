@@ -1,0 +1,72 @@
+"""Writes a job's results to the store that its submission names, once all of them are known.
+
+Two objects: `<s3_path>/results.ndjson`, the replies, and `<s3_path>/errors.ndjson`, the failed batches, both in the
+batches' order and as the gateway tells them. Each is written in one go from the ledger, in constant memory. Writing
+them again, after a restart in the middle, gives the same.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from services.common.batch_document import batch_document, line, reply_document
+from services.common.errors import Category, CortexError
+from services.scheduler.domain.model import JobSpec
+from services.scheduler.usecases.batch_pages import BatchView
+from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.results import ResultPages
+
+RESULTS_NAME = "results.ndjson"
+ERRORS_NAME = "errors.ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """See the module's text."""
+
+    ledger: Ledger
+    store: ObjectStore | None
+    """None: this deployment has none."""
+
+    async def check(self, job: JobSpec) -> None:
+        """Before the job is accepted: raise `CortexError` when its results could not be written."""
+        if (results := job.published) is not None:
+            await self._store().check_writable(results.below(""))
+
+    async def __call__(self, job: JobSpec) -> None:
+        """Write the objects, if the job wants that. Raises `CortexError` when one cannot be written now."""
+        if (results := job.published) is not None:
+            pages, store = ResultPages(self.ledger), self._store()
+            await store.write(results.below(RESULTS_NAME), _lines(pages.replies(job.job_id), _reply))
+            await store.write(results.below(ERRORS_NAME), _lines(pages.failed(job.job_id), _failed))
+
+    def _store(self) -> ObjectStore:
+        if self.store is None:
+            text = "results.s3_path: object storage is not configured on this deployment: leave s3_path out"
+            raise CortexError("job.object_storage_not_configured", text, Category.UNSUPPORTED)
+        return self.store
+
+
+async def _lines(
+    pages: AsyncIterator[list[BatchView]], document: Callable[[BatchView], dict[str, Any]]
+) -> AsyncIterator[bytes]:
+    async with aclosing(pages) as found:  # type: ignore[type-var]  # it is a generator
+        async for page in found:
+            yield b"".join(line(document(batch)) for batch in page)
+
+
+def _reply(batch: BatchView) -> dict[str, Any]:
+    return reply_document(batch.index, batch.reply)
+
+
+def _failed(batch: BatchView) -> dict[str, Any]:
+    return batch_document(
+        index=batch.index,
+        state=batch.state.value,
+        attempts=batch.attempts,
+        http_status=batch.http_status,
+        error=batch.error,
+        ended_ns=batch.ended_ns,
+        items=batch.items,
+    )
