@@ -1,7 +1,8 @@
 """The sorts of answers that go well: JSON; and as long as there is something to tell, lines of JSON or a websocket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -10,8 +11,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from services.common.errors import CortexError
+from services.common.errors import Category, CortexError
 from services.gateway import problems
+from services.gateway.body import ClientGone
+
+log = logging.getLogger(__name__)
+
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 _NORMAL, _SERVER_TROUBLE, _SERVICE_RESTART = 1000, 1011, 1012
 """Close codes of RFC 6455 and its registry."""
@@ -20,6 +26,11 @@ _NORMAL, _SERVER_TROUBLE, _SERVICE_RESTART = 1000, 1011, 1012
 def as_json(value: Any, status: int = 200) -> Response:
     """An answer in JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _line(value: Any) -> bytes:
+    """A value on a line of its own. What goes in as text may have line ends, but only between its tokens."""
+    return msgspec.json.encode(value).translate(_ONE_LINE) + b"\n"
 
 
 class Lines(Response):
@@ -48,13 +59,62 @@ class Lines(Response):
         async with aclosing(self._values) as values:  # type: ignore[type-var]  # these are generators
             try:
                 async for value in values:
-                    await _send_line(send, msgspec.json.encode(value))
+                    await _send_part(send, _line(value))
             except CortexError as error:
-                await _send_line(send, problems.of(error).json())
+                await _send_part(send, problems.of(error).json() + b"\n")
 
 
-async def _send_line(send: Send, line: bytes) -> None:
-    await send({"type": "http.response.body", "body": line + b"\n", "more_body": True})
+class Records(Response):
+    """`application/x-ndjson` for programs: a record a line, and an end only if nothing is missing.
+
+    The answer begins with the first page, even an empty one: trouble before it is an error with a status. Trouble
+    later, and a gateway that stops, break the connection off: nothing else in HTTP says that there should be more.
+    """
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, pages: AsyncIterator[Iterable[Any]], stopping: asyncio.Event) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._pages = pages
+        self._stopping = stopping
+        self._begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the records."""
+        try:
+            complete = await _unless(self._send_all(scope, send), self._stopping.wait(), _disconnected(receive))
+        except CortexError as error:
+            if not self._begun:
+                raise
+            log.warning("%s breaks off: %s: %s", scope["path"], error.kind, error.message)
+            return
+        if complete:
+            await send({"type": "http.response.body", "body": b""})
+        elif not self._begun and self._stopping.is_set():
+            text = "the gateway is being stopped; try again shortly"
+            raise CortexError("system.unavailable", text, Category.UNAVAILABLE)
+        elif not self._begun:
+            raise ClientGone
+
+    async def _send_all(self, scope: Scope, send: Send) -> None:
+        async with aclosing(self._pages) as pages:  # type: ignore[type-var]  # these are generators
+            async for page in pages:
+                await self._begin(send)
+                if scope["method"] == "HEAD":
+                    return
+                if part := b"".join(map(_line, page)):
+                    await _send_part(send, part)
+        await self._begin(send)
+
+    async def _begin(self, send: Send) -> None:
+        if not self._begun:
+            self._begun = True
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+
+async def _send_part(send: Send, part: bytes) -> None:
+    await send({"type": "http.response.body", "body": part, "more_body": True})
 
 
 async def send_text(socket: WebSocket, texts: AsyncIterator[str], stopping: asyncio.Event) -> None:
@@ -83,8 +143,11 @@ async def send_text(socket: WebSocket, texts: AsyncIterator[str], stopping: asyn
         await socket.close(code)
 
 
-async def _unless(work: Awaitable[None], *ends: Awaitable[object]) -> None:
-    """Do the work, unless one of the ends comes first: then it is cancelled. Raises what the work raises."""
+async def _unless(work: Awaitable[None], *ends: Awaitable[object]) -> bool:
+    """Do the work, unless one of the ends comes first: then it is cancelled. True when it is done.
+
+    Raises what the work raises.
+    """
     working = asyncio.ensure_future(work)
     others = [asyncio.ensure_future(end) for end in ends]
     try:
@@ -93,8 +156,10 @@ async def _unless(work: Awaitable[None], *ends: Awaitable[object]) -> None:
         for task in (working, *others):
             task.cancel()
         await asyncio.wait([working, *others])
-    if not working.cancelled():
-        working.result()
+    if working.cancelled():
+        return False
+    working.result()
+    return True
 
 
 async def _disconnected(receive: Receive) -> None:

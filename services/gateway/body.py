@@ -1,11 +1,14 @@
-"""Reading a request's body within limits of size and time.
+"""Reading a request's body: a whole one within limits of size and time, or a stream of lines without an end in sight.
 
-A body that is too large is answered as soon as that is known, and then drained for a while: a client that sends
+A stream is read no faster than it is consumed, and may pause for as long as it likes.
+
+A body that is refused is answered as soon as that is known, and then drained for a while: a client that sends
 everything before it reads would otherwise find its connection reset and never see the answer. One that waits for
 `100 Continue` sends nothing at all.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +25,8 @@ IDLE_S = 20.0
 """A client that sends nothing for so long is given up."""
 TOTAL_S = 120.0
 """A body that takes longer is given up, however steadily it trickles."""
+CHUNK_BYTES = 256 * 1024
+"""A stream is handed on in pieces of this size at most."""
 
 
 class BodyTooLarge(CortexError):  # noqa: N818  # says what is the matter
@@ -31,7 +36,8 @@ class BodyTooLarge(CortexError):  # noqa: N818  # says what is the matter
         limit = f"{MAX_SUBMISSION_BYTES} bytes ({MAX_SUBMISSION_BYTES // 2**20} MiB)"
         super().__init__(
             "batchapi.request_size_exceeds_limit",
-            f"the request's body is larger than {limit}: submit several jobs, or items that name their data",
+            f"the request's body is larger than {limit}: send the items as a stream (Content-Type: "
+            "application/x-ndjson), or items that name their data",
             Category.TOO_LARGE,
         )
 
@@ -57,15 +63,61 @@ async def read(request: Request) -> bytes:
                 if len(body) > MAX_SUBMISSION_BYTES:
                     raise BodyTooLarge
     except TimeoutError:
-        message_for_people = f"the body came too slowly: {IDLE_S:.0f} s without a byte, or {TOTAL_S:.0f} s in all"
-        raise HttpError(
-            Problem(408, "endpoints.request_timeout", message_for_people, {"Connection": "close"})
-        ) from None
+        raise _too_slow("the body") from None
     return bytes(body)
+
+
+def _too_slow(what: str) -> HttpError:
+    text = f"{what} came too slowly: {IDLE_S:.0f} s without a byte, or {TOTAL_S:.0f} s in all"
+    return HttpError(Problem(408, "endpoints.request_timeout", text, {"Connection": "close"}))
+
+
+class Stream:
+    """A body that is read as it comes."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self._read = b""
+        """Received, and not handed on yet."""
+        self.over = False
+        """The client has sent all."""
+
+    async def first_line(self) -> bytes:
+        """Everything up to the first line's end. Raises `CortexError` for a long one, and like `read`."""
+        line = bytearray()
+        try:
+            async with asyncio.timeout(TOTAL_S):
+                while not self.over and b"\n" not in self._read:
+                    async with asyncio.timeout(IDLE_S):
+                        await self._more()
+                    line += self._read
+                    if len(line) > MAX_SUBMISSION_BYTES:
+                        text = f"the first line is larger than {MAX_SUBMISSION_BYTES} bytes"
+                        raise CortexError("batchapi.request_size_exceeds_limit", text, Category.TOO_LARGE)
+        except TimeoutError:
+            raise _too_slow("the first line") from None
+        first, _, self._read = bytes(line).partition(b"\n")
+        return first
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What is left, in pieces of `CHUNK_BYTES` at most. Raises `ClientGone`."""
+        while True:
+            for start in range(0, len(self._read), CHUNK_BYTES):
+                yield self._read[start : start + CHUNK_BYTES]
+            if self.over:
+                return
+            await self._more()
+
+    async def _more(self) -> None:
+        message = await self._receive()
+        self.over = not _has_more(message)
+        self._read = message.get("body", b"")
 
 
 class DrainingResponse(Response):
     """An answer that is whole at once, before the rest of the request's body is read and thrown away."""
+
+    drain_s = DRAIN_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send, drain, and close the connection."""
@@ -73,7 +125,7 @@ class DrainingResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         try:
-            async with asyncio.timeout(DRAIN_S):
+            async with asyncio.timeout(self.drain_s):
                 await _drain(receive)
         except (TimeoutError, ClientGone):
             pass

@@ -6,20 +6,24 @@ and its sender is told so.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
+from opentelemetry.trace import get_current_span
 
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1.batch_service_pb2_grpc import BatchServiceStub
-from cortex.batch.v1.resources_pb2 import BatchApi, Job
+from cortex.batch.v1.resources_pb2 import Batch, BatchApi, Job
 from services.common.errors import Category, CortexError
 from services.common.grpc_errors import from_rpc_error
 from services.common.names import MAX_MESSAGE_BYTES
+from services.common.telemetry import HEADER as TRACE_HEADER
+from services.common.telemetry import traceparent
 
 CONNECT_S = 5.0
 """A restart of the scheduler takes 2 s."""
@@ -84,6 +88,27 @@ class Scheduler:
         """Submit a job."""
         return await self._write(self._stub.SubmitJob, request)
 
+    async def submit_stream(self, requests: AsyncIterable[pb.SubmitJobStreamRequest]) -> pb.SubmitJobStreamResponse:
+        """Submit a job whose items come one after the other; the last answer, when all are on disk.
+
+        The scheduler may answer before the last request: a refusal, or a job that is there already. What `requests`
+        raises is raised, and ends the job.
+        """
+        await self._connected()
+        call = self._stub.SubmitJobStream(metadata=_metadata() + _trace())
+        answering = asyncio.create_task(_last_answer(call), name="answers to a stream of items")
+        sending = asyncio.create_task(_send(call, requests), name="a stream of items")
+        try:
+            await asyncio.wait({answering, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                sending.result()
+            return await answering
+        finally:
+            call.cancel()
+            sending.cancel()
+            answering.cancel()
+            await asyncio.wait({answering, sending})
+
     async def job(self, api_name: str, job_id: str) -> pb.GetJobResponse:
         """One job and its API."""
         return await self._read(self._stub.GetJob, pb.GetJobRequest(api_name=api_name, job_id=job_id))
@@ -95,6 +120,10 @@ class Scheduler:
     async def retry(self, request: pb.RetryJobRequest) -> pb.RetryJobResponse:
         """Run a job's failed batches again."""
         return await self._write(self._stub.RetryJob, request)
+
+    async def update(self, request: pb.UpdateJobRequest) -> Job:
+        """Change a running job."""
+        return (await self._write(self._stub.UpdateJob, request)).job
 
     async def stop(self, api_name: str, job_id: str) -> None:
         """Stop a job."""
@@ -126,14 +155,32 @@ class Scheduler:
     async def watch(self, api_name: str, job_id: str) -> AsyncIterator[Job]:
         """The job now, and again whenever it changed, to its end; carries on over restarts of the scheduler."""
         request = pb.WatchJobRequest(api_name=api_name, job_id=job_id)
+        async with aclosing(self._resumed(self._stub.WatchJob, request)) as answers:
+            async for answer in answers:
+                yield answer.job
+
+    async def results(self, request: pb.TailResultsRequest) -> AsyncGenerator[Sequence[Batch], None]:
+        """Batches by index, page by page; carries on over restarts of the scheduler.
+
+        A first page, perhaps an empty one, says that the scheduler has begun.
+        """
+        request = pb.TailResultsRequest.FromString(request.SerializeToString())
+        async with aclosing(self._resumed(self._stub.TailResults, request)) as answers:
+            async for answer in answers:
+                if answer.batches:
+                    request.first_index = answer.batches[-1].index + 1  # where it goes on if this call breaks off
+                yield answer.batches
+
+    async def _resumed(self, method: Callable[..., Any], request: object) -> AsyncGenerator[Any, None]:
+        """The answers to a request that only reads; it is made anew, as it is then, when the connection breaks."""
         attempts = 0
         while True:
             await self._connected()
-            call = self._stub.WatchJob(request, metadata=_metadata())
+            call = method(request, metadata=_metadata())
             try:
                 async for answer in call:
                     attempts = 0
-                    yield answer.job
+                    yield answer
                 return
             except grpc.RpcError as error:
                 attempts += 1
@@ -190,6 +237,52 @@ class Scheduler:
             ) from None
 
 
+async def _send(call: grpc.aio.StreamStreamCall[Any, Any], requests: AsyncIterable[Message]) -> None:
+    """Send requests as fast as they are taken. When the call is over its answers say why."""
+    with suppress(grpc.RpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+        await call.wait_for_connection()
+        async for request in requests:
+            if call.done():
+                return
+            await _write(call, request)
+        await call.done_writing()
+
+
+async def _write(call: grpc.aio.StreamStreamCall[Any, Any], request: Message) -> None:
+    # `call.write` puts an error of its own in place of the scheduler's, half of the time, when the scheduler ends the
+    # call meanwhile: https://github.com/grpc/grpc/issues/36066. This is what it does, without that.
+    await call._cython_call.send_serialized_message(request.SerializeToString())  # type: ignore[attr-defined]
+
+
+async def _last_answer(call: grpc.aio.StreamStreamCall[Any, Any]) -> pb.SubmitJobStreamResponse:
+    last = pb.SubmitJobStreamResponse()
+    job_id, warnings = "", []
+    try:
+        async for last in call:
+            job_id = last.job.job_id or job_id
+            warnings += last.warnings
+    except grpc.RpcError as error:
+        if _unanswered(error):
+            raise CortexError("system.unavailable", _broken_stream(job_id, last.items), Category.UNAVAILABLE) from error
+        raise from_rpc_error(error) from error
+    if not last.HasField("job"):
+        text = "the scheduler ended a stream of items without saying what became of it"
+        raise CortexError("system.unexpected_error", text, Category.INTERNAL)
+    last.warnings[:] = warnings
+    return last
+
+
+def _broken_stream(job_id: str, items: int) -> str:
+    if not job_id:
+        return (
+            "the scheduler went away before it answered: whether there is a job is not known; look before you ask again"
+        )
+    return (
+        f"the scheduler went away in the middle: of job {job_id} at least {items} items are on disk, and it ends as "
+        "enqueue_failed unless all had come; look at it before you submit again"
+    )
+
+
 def _lost_connection(error: grpc.RpcError) -> bool:
     return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
 
@@ -201,3 +294,9 @@ def _unanswered(error: grpc.RpcError) -> bool:
 
 def _metadata() -> tuple[tuple[str, str], ...]:
     return (("x-request-id", request_id.get()),)
+
+
+def _trace() -> tuple[tuple[str, str], ...]:
+    """The current trace, for calls that get no span of their own."""
+    current = traceparent(get_current_span())
+    return ((TRACE_HEADER, current),) if current else ()

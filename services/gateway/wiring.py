@@ -25,6 +25,7 @@ from services.gateway.routes.failures import Failures
 from services.gateway.routes.job_output import JobOutput
 from services.gateway.routes.operator import Operator
 from services.gateway.routes.operator_logs import OperatorLogs
+from services.gateway.routes.results import Results
 from services.gateway.routes.system import System
 from services.gateway.routing import Routing
 from services.gateway.scheduler import OPTIONS, Scheduler
@@ -68,6 +69,7 @@ def routing(
             *batch.routes(),
             *JobOutput(scheduler, neighbours.collector, stopping).routes(),
             *Failures(scheduler).routes(),
+            *Results(scheduler, stopping).routes(),
             *Operator(scheduler, public_url, admission).routes(),
             *OperatorLogs(scheduler, public_url, admission, stopping).routes(),
             *System(scheduler, metrics, JobSeries(scheduler), Documents(public_url, ours)).routes(),

@@ -72,6 +72,11 @@ class Scheduler(BatchServiceServicer):
         self.hold: asyncio.Event | None = None
         self.page_size = 1000
         self.batches: list[Batch] = []
+        self.more_files = 0
+        self.pages: asyncio.Queue[list[Batch] | CortexError | None] = asyncio.Queue()
+        self.items = bytearray()
+        self.largest_message = 0
+        self.ends_early = False
 
     @property
     def last(self) -> Any:
@@ -123,9 +128,57 @@ class Scheduler(BatchServiceServicer):
         await self._take(request, context)
         self._api(request.api_name)
         if request.dry_run:
-            return pb.SubmitJobResponse(files=["s3://bucket/a", "s3://bucket/b"])
+            return pb.SubmitJobResponse(files=["s3://bucket/a", "s3://bucket/b"], more_files=self.more_files)
         submitted = job(workers=request.workers, config_json=request.config_json, status=Job.STATUS_PENDING)
         return pb.SubmitJobResponse(job=submitted, warnings=self.warnings)
+
+    async def SubmitJobStream(
+        self, request_iterator: AsyncIterator[pb.SubmitJobStreamRequest], context: Context
+    ) -> AsyncIterator[pb.SubmitJobStreamResponse]:
+        """Refuses the line that is `bad`, and reads nothing while it is held."""
+        head = await anext(request_iterator)
+        self.stream_open.set()
+        self.requests.append(head)
+        self.metadata.append(dict(context.invocation_metadata() or ()))
+        self._api(head.job.api_name)
+        submitted = job(workers=head.job.workers, config_json=head.job.config_json, status=Job.STATUS_ENQUEUING)
+        yield pb.SubmitJobStreamResponse(job=submitted, warnings=self.warnings)
+        try:
+            async for request in request_iterator:
+                if self.hold is not None:
+                    await self.hold.wait()
+                self.items += request.ndjson
+                self.largest_message = max(self.largest_message, len(request.ndjson))
+                self.arrived.set()
+                if self.error is not None:
+                    raise self.error
+                if b"bad\n" in self.items:
+                    line = head.first_line + self.items.index(b"bad\n")  # where each line before is empty
+                    raise CortexError("json.malformed", f"line {line} is not valid JSON")
+                if self.ends_early:
+                    break
+                yield pb.SubmitJobStreamResponse(items=self.items.count(b"\n"))
+            yield pb.SubmitJobStreamResponse(job=submitted, items=self.items.count(b"\n"))
+        finally:
+            self.stream_over.set()
+
+    async def UpdateJob(self, request: pb.UpdateJobRequest, context: Context) -> pb.UpdateJobResponse:
+        await self._take(request, context)
+        found = self._job(request.job_id)
+        if request.HasField("workers"):
+            found.workers = request.workers
+        if request.HasField("paused"):
+            found.paused = request.paused
+        return pb.UpdateJobResponse(job=found)
+
+    async def TailResults(
+        self, request: pb.TailResultsRequest, context: Context
+    ) -> AsyncIterator[pb.TailResultsResponse]:
+        await self._take(request, context)
+        self._job(request.job_id)
+        yield pb.TailResultsResponse()
+        async for batches in self._stream(self.pages):
+            yield pb.TailResultsResponse(batches=batches)
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         await self._take(request, context)

@@ -34,6 +34,7 @@ class Stream:
         """The next line of JSON; None when the answer has ended as it should."""
         size = int(await self.reader.readline(), 16)
         chunk = await self.reader.readexactly(size + 2)
+        assert chunk[:-2].count(b"\n") == (1 if size else 0)
         return json.loads(chunk) if size else None
 
     async def status(self) -> str:
@@ -60,6 +61,12 @@ async def test_every_change_is_a_line_at_once(gateway: Gateway) -> None:
     assert last["job_status"]["status"] == "succeeded"
     assert set(last) == set((await gateway.get(f"/batch/digits?jobID={JOB_ID}")).json)
     assert await stream.line() is None
+
+
+async def test_a_config_with_line_ends_stays_on_its_line(gateway: Gateway) -> None:
+    stream = await watching(gateway)
+    await gateway.asked.changes.put(job(config_json='{\n  "a": "b\\n",\r\n  "c": 1.0\n}'))
+    assert (await stream.line())["job_status"]["config"] == {"a": "b\n", "c": 1.0}, "the line is read as a whole"
 
 
 async def test_a_client_that_leaves_ends_the_call(gateway: Gateway) -> None:

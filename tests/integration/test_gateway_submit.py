@@ -128,6 +128,9 @@ async def test_a_dry_run_is_text_for_people(gateway: Gateway) -> None:
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.body == b"s3://bucket/a\ns3://bucket/b\nvalidations passed\n"
     assert gateway.asked.last.dry_run
+    gateway.asked.more_files = 7
+    long = await gateway.submit(GOOD, "/batch/digits?dryRun=true")
+    assert long.body == b"s3://bucket/a\ns3://bucket/b\n... and 7 more\nvalidations passed\n"
     assert await dry_run(gateway, b"{") == (
         400,
         b"the body is not valid JSON: it ends in the middle, at line 1 column 2",

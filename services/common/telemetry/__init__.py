@@ -5,7 +5,7 @@ travels in gRPC metadata (`interceptors.py`), and where a context is stored or s
 string (`w3c.py`).
 """
 
-from services.common.telemetry.interceptors import TracingServerInterceptor, client_interceptors
+from services.common.telemetry.interceptors import HEADER, TracingServerInterceptor, client_interceptors
 from services.common.telemetry.provider import Telemetry, start
 from services.common.telemetry.w3c import (
     child_traceparent,
@@ -18,6 +18,7 @@ from services.common.telemetry.w3c import (
 )
 
 __all__ = [
+    "HEADER",
     "Telemetry",
     "TracingServerInterceptor",
     "child_traceparent",

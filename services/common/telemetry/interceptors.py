@@ -1,7 +1,7 @@
 """The W3C context over gRPC: in the metadata `traceparent`, with a span at either end of a call.
 
-Health checks, reflection and streams from the client's side (the work stream lives as long as its worker) get no span:
-what they carry has contexts of its own.
+Health checks, reflection and the work stream, which lives as long as its worker, get no span: what they carry has
+contexts of its own. At the client's end neither has another stream from there, which sends the context itself.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from services.common.telemetry.w3c import context_of, traceparent
 _ServerContext = grpc.aio.ServicerContext[Any, Any]
 
 HEADER = "traceparent"
-_NOT_TRACED = ("/grpc.",)
-"""Prefixes of the methods of gRPC's own services."""
+_NOT_TRACED = ("/grpc.", "/cortex.batch.v1.WorkerService/")
+"""Prefixes of methods."""
 
 
 class TracingServerInterceptor(grpc.aio.ServerInterceptor):
@@ -41,11 +41,13 @@ class TracingServerInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or handler.request_streaming or method.startswith(_NOT_TRACED):
+        if handler is None or handler.stream_unary or method.startswith(_NOT_TRACED):
             return handler
         caller = _header(handler_call_details.invocation_metadata)
         codecs = (handler.request_deserializer, handler.response_serializer)
-        if handler.response_streaming:
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(self._stream(handler.stream_stream, method, caller), *codecs)
+        if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, method, caller), *codecs)
         return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, caller), *codecs)
 

@@ -1,4 +1,4 @@
-"""Jobs: submit, watch and stop them, at `/batch/<api_name>` and at the endpoint of the API."""
+"""Jobs: submit, watch, change and stop them, at `/batch/<api_name>` and at the endpoint of the API."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,11 +15,12 @@ from services.common.errors import Category, CortexError
 from services.gateway import body, job_json, problems, submission
 from services.gateway.answers import Lines, as_json
 from services.gateway.problems import HttpError, Problem
-from services.gateway.routes import query
+from services.gateway.routes import item_stream, query
 from services.gateway.routes.headers import idempotency_key
+from services.gateway.routes.item_stream import ItemStream
 from services.gateway.scheduler import Scheduler
 
-METHODS = ("DELETE", "GET", "POST")
+METHODS = ("DELETE", "GET", "PATCH", "POST")
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ class Batch:
             "POST": self._submit,
             "GET": self._get,
             "HEAD": self._get,
+            "PATCH": self._change,
             "DELETE": self._stop,
         }
         return await handlers[request.method](request, api_name)
 
     async def _submit(self, request: Request, api_name: str) -> Response:
+        if item_stream.is_one(request):
+            return await ItemStream(self.scheduler, self.stopping).submit(request, api_name)
         if query.flag(request, "dryRun"):
             return await self._dry_run(request, api_name)
         found = submission.parse(api_name, await body.read(request), request_id=idempotency_key(request))
@@ -76,7 +80,8 @@ class Batch:
             problem = problems.of(error)
             status = problem.status if problem.status >= 500 else 400
             return PlainTextResponse(f"{problem.message}\n", status, problem.headers)
-        return PlainTextResponse("".join(f"{line}\n" for line in (*answer.files, "validations passed")))
+        more = [f"... and {answer.more_files} more"] if answer.more_files else []
+        return PlainTextResponse("".join(f"{line}\n" for line in (*answer.files, *more, "validations passed")))
 
     async def _get(self, request: Request, api_name: str) -> Response:
         job_id = query.required(request, "jobID")
@@ -89,6 +94,14 @@ class Batch:
     async def _changes(self, api_name: str, job_id: str, api: BatchApi) -> AsyncIterator[dict[str, Any]]:
         async for job in self.scheduler.watch(api_name, job_id):
             yield job_json.answer(job, api, self.public_url)
+
+    async def _change(self, request: Request, api_name: str) -> Response:
+        job_id = query.required(request, "jobID")
+        found = submission.parse_change(api_name, job_id, await body.read(request))
+        api = (await self.scheduler.job(api_name, job_id)).api  # first: what reads may fail, and nothing has happened
+        job = await self.scheduler.update(found.request)
+        warnings = {"warnings": found.warnings} if found.warnings else {}
+        return as_json(job_json.answer(job, api, self.public_url) | warnings)
 
     async def _stop(self, request: Request, api_name: str) -> Response:
         job_id = query.required(request, "jobID")
