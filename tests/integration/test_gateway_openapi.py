@@ -76,7 +76,7 @@ async def test_the_document_is_whole(document: dict[str, Any], gateway: Gateway)
         parameters = [*document["paths"][path].get("parameters", ()), *operation.get("parameters", ())]
         in_path = {found["name"] for found in (resolve(document, p) for p in parameters) if found["in"] == "path"}
         assert in_path == {part[1:-1] for part in path.split("/") if part.startswith("{")}, (path, method)
-        assert ("requestBody" in operation) == (method == "post" and "refresh" not in path)
+        assert ("requestBody" in operation) == (method in ("post", "patch") and "refresh" not in path)
         for status, response in operation["responses"].items():
             found = resolve(document, response)
             assert found["description"], (path, method, status)
