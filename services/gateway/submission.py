@@ -155,7 +155,7 @@ def parse_change(api_name: str, job_id: str, body: bytes) -> Change:
     warnings = fields.warnings(fields.fill(request, _CHANGE, json_text.members(body, _BODY)))
     if not request.HasField("workers") and not request.HasField("paused"):
         text = "; ".join(["there is nothing to change: give `workers`, `paused` or both", *warnings])
-        raise CortexError("job.specify_at_least_one_key", text)
+        raise CortexError("configreader.must_be_defined", text)
     return Change(request, warnings)
 
 

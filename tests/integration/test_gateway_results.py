@@ -196,7 +196,7 @@ async def test_a_change_that_will_not_do_is_told(gateway: Gateway) -> None:
     path = f"/batch/digits?jobID={JOB_ID}"
     for body, kind in (
         (b"", "json.malformed"),
-        (b"{}", "job.specify_at_least_one_key"),
+        (b"{}", "configreader.must_be_defined"),
         (b'{"workers":"5"}', "configreader.invalid_primitive_type"),
     ):
         refused = await gateway.request("PATCH", path, body)

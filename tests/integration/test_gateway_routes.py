@@ -250,8 +250,8 @@ async def test_a_path_that_is_nobodys_is_told_so(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/batch/digits", {"DELETE", "GET", "HEAD", "POST", "OPTIONS"}),
-        ("PATCH", "/digits", {"DELETE", "GET", "HEAD", "POST", "OPTIONS"}),
+        ("PUT", "/batch/digits", {"DELETE", "GET", "HEAD", "PATCH", "POST", "OPTIONS"}),
+        ("PUT", "/digits", {"DELETE", "GET", "HEAD", "PATCH", "POST", "OPTIONS"}),
         ("POST", "/get", {"GET", "HEAD", "OPTIONS"}),
         ("GET", "/deploy", {"POST", "OPTIONS"}),
         ("GET", "/delete/digits", {"DELETE", "OPTIONS"}),

@@ -311,9 +311,9 @@ def test_a_change_arrives(body: bytes, change: dict[str, Any]) -> None:
     ("body", "kind", "said"),
     [
         (b"", "json.malformed", "has no body"),
-        (b"{}", "job.specify_at_least_one_key", "there is nothing to change"),
-        (b'{"workers":null}', "job.specify_at_least_one_key", "give `workers`, `paused` or both"),
-        (b'{"wokers":2}', "job.specify_at_least_one_key", "wokers: unknown field, ignored"),
+        (b"{}", "configreader.must_be_defined", "there is nothing to change"),
+        (b'{"workers":null}', "configreader.must_be_defined", "give `workers`, `paused` or both"),
+        (b'{"wokers":2}', "configreader.must_be_defined", "wokers: unknown field, ignored"),
         (b'{"paused":"yes"}', "configreader.invalid_primitive_type", "paused: must be true or false"),
         (b'{"workers":{"max_workers":1}}', "configreader.invalid_primitive_type", "workers: must be an integer, not"),
     ],

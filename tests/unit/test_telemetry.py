@@ -271,7 +271,7 @@ def spans(caplog: pytest.LogCaptureFixture) -> Iterator[tuple[trace.Tracer, InMe
     assert [record.getMessage() for record in caplog.records] == []  # the SDK warns of spans that end twice
 
 
-def handlers(tracer: trace.Tracer) -> grpc.GenericRpcHandler:
+def handlers(tracer: trace.Tracer) -> list[grpc.GenericRpcHandler]:
     async def unary(request: Any, context: Any) -> Any:
         if request.value == "bad":
             raise CortexError("test.bad", "it is bad", Category.NOT_FOUND)
@@ -291,14 +291,15 @@ def handlers(tracer: trace.Tracer) -> grpc.GenericRpcHandler:
         yield wrappers_pb2.StringValue(value=telemetry.traceparent(contexts.get_current()))
 
     codecs = (wrappers_pb2.StringValue.FromString, wrappers_pb2.StringValue.SerializeToString)
-    return grpc.method_handlers_generic_handler(
-        "cortex.test.v1.Echo",
-        {
-            "Unary": grpc.unary_unary_rpc_method_handler(unary, *codecs),
-            "Stream": grpc.unary_stream_rpc_method_handler(stream, *codecs),
-            "Both": grpc.stream_stream_rpc_method_handler(both, *codecs),
-        },
-    )
+    echo = {
+        "Unary": grpc.unary_unary_rpc_method_handler(unary, *codecs),
+        "Stream": grpc.unary_stream_rpc_method_handler(stream, *codecs),
+        "Both": grpc.stream_stream_rpc_method_handler(both, *codecs),
+    }
+    return [
+        grpc.method_handlers_generic_handler("cortex.test.v1.Echo", echo),
+        grpc.method_handlers_generic_handler("cortex.batch.v1.WorkerService", {"Work": echo["Both"]}),
+    ]
 
 
 class Echo:
@@ -309,6 +310,7 @@ class Echo:
         self._unary: Any = channel.unary_unary("/cortex.test.v1.Echo/Unary", *codecs)
         self._stream: Any = channel.unary_stream("/cortex.test.v1.Echo/Stream", *codecs)
         self._both: Any = channel.stream_stream("/cortex.test.v1.Echo/Both", *codecs)
+        self._work: Any = channel.stream_stream("/cortex.batch.v1.WorkerService/Work", *codecs)
 
     async def unary(self, text: str) -> str:
         return str((await self._unary(wrappers_pb2.StringValue(value=text))).value)
@@ -320,7 +322,12 @@ class Echo:
         return " ".join([message.value async for message in self.stream(text, **options)])
 
     async def both(self) -> str:
-        call = self._both()
+        return await self._first(self._both())
+
+    async def work(self) -> str:
+        return await self._first(self._work())
+
+    async def _first(self, call: Any) -> str:
         await call.done_writing()
         return str((await call.read()).value)
 
@@ -332,7 +339,7 @@ async def echo(
     tracer, _ = spans
     interceptors = [telemetry.TracingServerInterceptor(tracer), ErrorInterceptor()]
     server = grpc.aio.server(interceptors=interceptors[:: 1 if request.param == "tracing first" else -1])
-    server.add_generic_rpc_handlers((handlers(tracer),))
+    server.add_generic_rpc_handlers(handlers(tracer))
     server.add_insecure_port(f"unix:{tmp_path}/echo.sock")
     await server.start()
     traced = telemetry.client_interceptors(tracer)
@@ -385,15 +392,14 @@ async def test_an_error_is_on_both_spans_and_still_reaches_the_caller(
         assert client.status.description == "NOT_FOUND: it is bad"
 
 
-async def test_streams_from_the_server_are_traced_and_streams_from_the_client_are_not(
+async def test_streams_are_traced_at_the_servers_end_but_for_the_work_stream(
     echo: Echo, spans: tuple[trace.Tracer, InMemorySpanExporter]
 ) -> None:
     assert telemetry.sampled(await echo.drain("x"))
-    assert await echo.both() == ""
-    assert set(await finished(spans[1], "SERVER Echo/Stream", "CLIENT Echo/Stream")) == {
-        "SERVER Echo/Stream",
-        "CLIENT Echo/Stream",
-    }
+    assert telemetry.sampled(await echo.both())
+    assert await echo.work() == ""
+    known = ("SERVER Echo/Stream", "CLIENT Echo/Stream", "SERVER Echo/Both")
+    assert set(await finished(spans[1], *known)) == set(known)
 
 
 async def test_an_unsampled_caller_gets_contexts_but_no_spans(

@@ -999,7 +999,7 @@ Global___TailResultsRequest: _TypeAlias = TailResultsRequest  # noqa: Y015
 
 @_typing.final
 class TailResultsResponse(_message.Message):
-    """Response of TailResults."""
+    """Response of TailResults. To one who follows the first comes at once, without batches."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
