@@ -95,6 +95,31 @@ async def test_what_a_queue_is_missing_is_not_empty_or_0(
     assert refused.json()["message"].startswith(f"sqs_dead_letter_queue.{field}: ")
 
 
+async def test_a_running_job_is_changed(both: Both) -> None:
+    job_id = (await both.submit()).json()["job_id"]
+    path = f"/batch/hello?jobID={job_id}"
+    changed = await both.request("PATCH", path, '{"workers": 3, "paused": true}')
+    assert changed.status == 200, changed.data
+    status = changed.json()["job_status"]
+    assert (status["job_id"], status["workers"], status["paused"]) == (job_id, 3, True)
+    assert (await both.request("GET", path)).json()["job_status"]["workers"] == 3
+    assert "paused" not in (await both.request("PATCH", path, '{"paused": false}')).json()["job_status"]
+    refused = await both.request("PATCH", path, '{"workers": 0}')
+    assert (refused.status, refused.json()["kind"]) == (400, LEAST)
+    await both.request("DELETE", path)
+    over = await both.request("PATCH", path, '{"workers": 1}')
+    assert (over.status, over.json()["kind"]) == (400, "job.job_is_not_in_progress")
+
+
+async def test_results_that_were_not_asked_for_are_an_error_with_a_status(both: Both) -> None:
+    job_id = (await both.submit()).json()["job_id"]
+    for query in ("", "?follow=true"):
+        refused = await both.request("GET", f"/batch/hello/{job_id}/results{query}")
+        assert (refused.status, refused.json()["kind"]) == (400, "job.results_not_kept")
+    errors = await both.request("GET", f"/batch/hello/{job_id}/errors")
+    assert (errors.status, errors.data) == (200, b"")
+
+
 async def pages(kit: Kit, **fields: Any) -> list[list[str]]:
     """The ids on each page, as a client with gRPC's own limits reads them."""
     found, request = [], pb.ListJobsRequest(api_name="hello", **fields)
