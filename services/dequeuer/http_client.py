@@ -29,7 +29,7 @@ MAX_HEAD_BYTES = 64 * 1024
 """A reply's status line and headers are at most this long."""
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""A reply is at most this long. Bodies are dropped unread, but one that never ends must not hold a batch forever."""
+"""A reply is at most this long, also one that is dropped unread: one that never ends must not hold a batch forever."""
 
 EXCERPT_BYTES = 200
 """How much of a refusal's body is kept."""
@@ -47,7 +47,7 @@ class Broken(Enum):
     CLOSED = "closed"  # the connection ended too early
     TIMED_OUT = "timed out"
     MALFORMED = "malformed"  # not HTTP, or without end
-    TOO_LARGE = "too large"  # to be kept
+    TOO_LARGE = "too large"  # status 200, but more than is kept
     ABORTED = "aborted"  # by this side
 
 

@@ -151,6 +151,8 @@ class Lane:
             self._task = self._spawn(self._connect_and_send(lease, sent_before=True))
         elif reply.broken is Broken.CLOSED:
             self._task = self._spawn(self._find_out(lease, perf_counter() - self._started, reply.reason))
+        elif reply.broken is Broken.TOO_LARGE:
+            self._end(lease, 200, reply.reason)
         elif reply.broken is Broken.TIMED_OUT:
             self._end(lease, 0, f"no answer in {self._batch_timeout_s:g} s (batch_timeout)")
         else:

@@ -10,11 +10,12 @@ may go on when that one is forgotten. So there is always progress, and never mor
 from collections.abc import Callable
 from typing import Protocol
 
-from services.common.replies import MAX_REPLY_BYTES, SURELY_FITS_BYTES, reply_json
+from services.common.replies import MAX_KEPT_REPLY_BYTES, SURELY_FITS_BYTES, reply_json
 
 BUDGET_BYTES = 8 * 1024 * 1024
+"""With one reply more, and what is copied of it to be sent, well within the memory that a worker's pod is given."""
 
-_LIMIT = f"{MAX_REPLY_BYTES // 2**20} MiB: answer less, write it to a file or a store, or submit without `results`"
+_LIMIT = f"{MAX_KEPT_REPLY_BYTES // 2**20} MiB: answer less, write it to a file or a store, or submit without `results`"
 
 
 class Reader(Protocol):
@@ -54,7 +55,7 @@ class KeptReply:
     def add(self, more: bytes) -> None:
         """Bytes arrived."""
         size = self.size + len(more)
-        if size > MAX_REPLY_BYTES:
+        if size > MAX_KEPT_REPLY_BYTES:
             self.too_large = f"the container's answer is to be kept and larger than {_LIMIT}"
             return
         if not self._body:
@@ -72,7 +73,7 @@ class KeptReply:
 
     def misfit(self) -> str:
         """Why it cannot be kept although it has arrived, for people; empty when it can. Asked once it is whole."""
-        if self.size <= SURELY_FITS_BYTES or len(reply_json(self.body)) <= MAX_REPLY_BYTES:
+        if self.size <= SURELY_FITS_BYTES or len(reply_json(self.body)) <= MAX_KEPT_REPLY_BYTES:
             return ""
         return f"the container's answer is no JSON, and as a JSON string larger than {_LIMIT}"
 
@@ -86,8 +87,9 @@ class KeptReply:
 class ReplyRoom:
     """The room of all replies. `on_room`: it was full and is no more."""
 
-    def __init__(self, on_room: Callable[[], None]) -> None:
+    def __init__(self, on_room: Callable[[], None], budget_bytes: int = BUDGET_BYTES) -> None:
         self._on_room = on_room
+        self._budget = budget_bytes
         self._used = 0
         self._ahead: KeptReply | None = None  # the one that may go beyond the budget
         self._waiting: dict[KeptReply, None] = {}  # in order; told to read no more
@@ -95,7 +97,7 @@ class ReplyRoom:
     @property
     def full(self) -> bool:
         """Whether new batches must wait."""
-        return self._used > BUDGET_BYTES
+        return self._used > self._budget
 
     def begin(self, reader: Reader) -> KeptReply:
         """A reply begins to arrive."""

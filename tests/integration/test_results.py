@@ -13,7 +13,7 @@ import pytest
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2
 from services.common.names import CHANNEL_OPTIONS
-from services.common.replies import MAX_REPLY_BYTES
+from services.common.replies import MAX_KEPT_REPLY_BYTES
 from tests.integration import scheduler_kit
 from tests.integration.dequeuer_kit import Asked, surroundings
 from tests.integration.dequeuer_kit import Kit as DequeuerKit
@@ -121,7 +121,7 @@ class TestReading:
     async def test_the_largest_reply_goes_alone(self, kit: Kit) -> None:
         job_id = await kit.submit("[1,2,3]", results=KEPT)
         worker = await started(kit, job_id)
-        large = b'"%b"' % (b"x" * (MAX_REPLY_BYTES - 2))
+        large = b'"%b"' % (b"x" * (MAX_KEPT_REPLY_BYTES - 2))
         for batch, reply in enumerate((b"0", large, b"2")):
             await finish(worker, batch, reply)
         async with grpc.aio.insecure_channel(kit.address, options=CHANNEL_OPTIONS) as channel:
