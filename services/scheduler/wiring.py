@@ -70,7 +70,7 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: Stop) -> N
     ledger = await SqliteLedger.open(settings.data_dir / "ledger.db")
     try:
         driver = LocalWorkerDriver(_driver_settings(settings), environ)
-        scheduler = await Scheduler.build(settings, ledger, driver, telemetry)
+        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(), telemetry)
         await scheduler.run(stop)
     finally:
         await ledger.close()
@@ -96,12 +96,13 @@ class Scheduler:
         settings: Settings,
         ledger: Ledger,
         driver: WorkerDriver,
+        queues: DeadLetterQueues,
         telemetry: Telemetry,
         objects: ObjectStore | None = None,
     ) -> Self:
         """Put the parts together and bind the addresses. Raises `CortexError` when one is taken."""
         publisher = Publisher(ledger, objects)
-        clock, tokens, queues = SystemClock(), JwtTokens(ledger.secret), SqsQueues()
+        clock, tokens = SystemClock(), JwtTokens(ledger.secret)
         webhooks = Webhooks(ledger, clock, HttpNoticeSender())
         around = Surroundings(
             ledger=ledger,

@@ -14,10 +14,11 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2, worker_service_pb2, worker_service_pb2_grpc
 from services.common.lifecycle import Stop
 from services.common.telemetry import start
+from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
 from services.scheduler.settings import Settings
-from services.scheduler.usecases.ports import ObjectStore, WorkerExit
+from services.scheduler.usecases.ports import DeadLetterQueues, ObjectStore, WorkerExit
 from services.scheduler.wiring import Scheduler
 
 if TYPE_CHECKING:
@@ -186,6 +187,13 @@ class ScriptedWorker:
         await self._call.write(worker_service_pb2.WorkRequest(results=results))
         await self.until(lambda: all(result.epoch in self.recorded for result in results))
 
+    async def give_back(self, lease: worker_service_pb2.Lease, *, lost: bool) -> None:
+        """Give a batch back; `lost`: the container died with it."""
+        self.leases.pop(lease.batch_index, None)
+        message = worker_service_pb2.WorkRequest()
+        message.returned.add(batch_index=lease.batch_index, epoch=lease.epoch, lost_in_container=lost)
+        await self.say(message)
+
     async def say(self, message: worker_service_pb2.WorkRequest) -> None:
         await self._call.write(message)
 
@@ -272,12 +280,13 @@ async def scheduler(
     grace_seconds: float = 30.0,
     deadline_seconds: float = 60.0,
     objects: ObjectStore | None = None,
+    queues: DeadLetterQueues | None = None,
 ) -> AsyncIterator[Kit]:
     """Run a scheduler; leaving the context is a crash as far as its memory goes."""
     socket = directory / "s"
     chosen = settings(directory, grace_seconds=grace_seconds, deadline_seconds=deadline_seconds)
     ledger = await SqliteLedger.open(directory / "ledger.db")
-    built = await Scheduler.build(chosen, ledger, driver, start("test"), objects)
+    built = await Scheduler.build(chosen, ledger, driver, queues or SqsQueues(), start("test"), objects)
     stop = Stop()
     stop.at_once = True
     running = asyncio.create_task(built.run(stop))

@@ -159,9 +159,7 @@ async def test_a_batch_that_keeps_failing_is_halved_until_the_bad_items_are_alon
         assert not [batch for batch in await listed(kit, job_id) if batch.state == Batch.STATE_SPLIT]
 
 
-async def test_an_item_that_kills_containers_is_found_by_halving(
-    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_item_that_kills_containers_is_found_by_halving(tmp_path: Path, driver: ScriptedDriver) -> None:
     asked = request(["fine", "poison"], batch_size=2)
     asked.split_failed = True
     async with scheduler(tmp_path, driver) as kit:
@@ -170,10 +168,7 @@ async def test_an_item_that_kills_containers_is_found_by_halving(
             await worker.until(lambda: bool(worker.leases) or worker.complete.is_set())
             for lease in list(worker.leases.values()):
                 if b"poison" in lease.payload:
-                    del worker.leases[lease.batch_index]
-                    message = worker_service_pb2.WorkRequest()
-                    message.returned.add(batch_index=lease.batch_index, epoch=lease.epoch, lost_in_container=True)
-                    await worker.say(message)
+                    await worker.give_back(lease, lost=True)
                 else:
                     await worker.send(worker.result(lease))
         await worker.answer_completion()

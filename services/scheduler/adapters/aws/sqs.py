@@ -125,7 +125,7 @@ def _explain(arn: str, response: dict[str, Any]) -> CortexError:
     told = response.get("Error", {})
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     codes = {told.get("Code", ""), told.get("QueryErrorCode", "")}
-    why = told.get("Message") or told.get("Code") or f"status {status}"
+    why = " ".join((told.get("Message") or told.get("Code") or f"status {status}").split())
     if codes & _NOT_FOUND:
         text = f"there is no queue {arn}, or we may not see it: check its name, region and account"
         return CortexError("aws.queue_not_found", text)

@@ -1,0 +1,146 @@
+"""Real SQS servers on loopback, and what a user does with their queues."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from tests.waiting import wait_for
+
+REGION = "us-west-2"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+_RUNNING = re.compile(r"Running on (http://\S+)")
+
+
+@dataclass(frozen=True)
+class Sqs:
+    """A running server."""
+
+    url: str
+    account: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the AWS libraries have to find, to use it."""
+        nowhere = os.devnull
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_CONFIG_FILE": nowhere,
+            "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+            **CREDENTIALS,
+        }
+
+    def create(self, name: str, **attributes: str) -> str:
+        """A new queue's ARN."""
+        if name.endswith(".fifo"):
+            attributes["FifoQueue"] = "true"
+        self.call("CreateQueue", QueueName=name, Attributes=attributes)
+        return f"arn:aws:sqs:{REGION}:{self.account}:{name}"
+
+    def delete(self, arn: str) -> None:
+        self.call("DeleteQueue", QueueUrl=self._queue(arn))
+
+    def messages(self, arn: str) -> list[dict[str, Any]]:
+        """Everything in a queue, taken out of it."""
+        found = []
+        while more := self.call(
+            "ReceiveMessage",
+            QueueUrl=self._queue(arn),
+            MaxNumberOfMessages=10,
+            MessageAttributeNames=["All"],
+            AttributeNames=["All"],
+        ).get("Messages"):
+            for message in more:
+                self.call("DeleteMessage", QueueUrl=self._queue(arn), ReceiptHandle=message["ReceiptHandle"])
+            found += more
+        return found
+
+    def user_without_rights(self) -> tuple[str, str]:
+        """The access key of a new user, and its secret; moto's alone."""
+        headers = {"Authorization": "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/iam/aws4_request"}
+        headers["Content-Type"] = "application/x-www-form-urlencoded"
+        for action in ("CreateUser", "CreateAccessKey"):
+            form = f"Action={action}&UserName=ann&Version=2010-05-08"
+            answer = urllib3.request("POST", self.url, body=form, headers=headers)
+            assert answer.status == 200, answer.data
+        key = re.search(rb"<AccessKeyId>(.+)</AccessKeyId>", answer.data)
+        secret = re.search(rb"<SecretAccessKey>(.+)</SecretAccessKey>", answer.data)
+        assert key, answer.data
+        assert secret, answer.data
+        return key[1].decode(), secret[1].decode()
+
+    def call(self, action: str, **fields: Any) -> dict[str, Any]:
+        """SQS's JSON protocol, without the libraries under test."""
+        signed = f"AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/sqs/aws4_request, SignedHeaders=host, Signature=0"
+        answer = urllib3.request(
+            "POST",
+            self.url,
+            headers={
+                "Content-Type": "application/x-amz-json-1.0",
+                "X-Amz-Target": f"AmazonSQS.{action}",
+                "Authorization": signed,
+            },
+            body=json.dumps(fields),
+        )
+        assert answer.status == 200, answer.data
+        found: dict[str, Any] = json.loads(answer.data or b"{}")
+        return found
+
+    def _queue(self, arn: str) -> str:
+        return f"{self.url}/{self.account}/{arn.split(':')[-1]}"
+
+
+def values(message: dict[str, Any]) -> dict[str, str]:
+    """A message's attributes."""
+    return {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+
+
+@contextmanager
+def ministack() -> Iterator[Sqs]:
+    """The first one."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    environ = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "sqs"}
+    program = Path(sys.executable).with_name("ministack")
+    process = subprocess.Popen([program], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for("ministack listens", lambda: process.poll() is not None or _listens(port))
+        yield Sqs(f"http://127.0.0.1:{port}", "000000000000")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def moto() -> Iterator[Sqs]:
+    """The second opinion."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        url = next(found[1] for line in process.stderr if (found := _RUNNING.search(line)))
+        yield Sqs(url, "123456789012")
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
