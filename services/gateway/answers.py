@@ -11,13 +11,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from services.common.batch_document import line
 from services.common.errors import Category, CortexError
 from services.gateway import problems
 from services.gateway.body import ClientGone
 
 log = logging.getLogger(__name__)
-
-_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 _NORMAL, _SERVER_TROUBLE, _SERVICE_RESTART = 1000, 1011, 1012
 """Close codes of RFC 6455 and its registry."""
@@ -26,11 +25,6 @@ _NORMAL, _SERVER_TROUBLE, _SERVICE_RESTART = 1000, 1011, 1012
 def as_json(value: Any, status: int = 200) -> Response:
     """An answer in JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def _line(value: Any) -> bytes:
-    """A value on a line of its own. What goes in as text may have line ends, but only between its tokens."""
-    return msgspec.json.encode(value).translate(_ONE_LINE) + b"\n"
 
 
 class Lines(Response):
@@ -59,7 +53,7 @@ class Lines(Response):
         async with aclosing(self._values) as values:  # type: ignore[type-var]  # these are generators
             try:
                 async for value in values:
-                    await _send_part(send, _line(value))
+                    await _send_part(send, line(value))
             except CortexError as error:
                 await _send_part(send, problems.of(error).json() + b"\n")
 
@@ -103,7 +97,7 @@ class Records(Response):
                 await self._begin(send)
                 if scope["method"] == "HEAD":
                     return
-                if part := b"".join(map(_line, page)):
+                if part := b"".join(map(line, page)):
                     await _send_part(send, part)
         await self._begin(send)
 
