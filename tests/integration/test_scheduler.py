@@ -279,6 +279,39 @@ async def test_batches_come_back_from_a_busy_worker_to_an_idle_one(tmp_path: Pat
         assert busy.revoked
 
 
+async def test_a_worker_that_is_ready_late_gets_all_that_another_one_has_not_begun(
+    tmp_path: Path, driver: ScriptedDriver
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit(json.dumps(list(range(8))), workers=2)
+        stuck, late = await kit.worker(), await kit.worker()
+        await stuck.open(credit=8)
+        held = {lease.epoch: lease for lease in await stuck.lease(4)}
+        await late.open(credit=8, ready=False)
+        ready = worker_service_pb2.Health(phase=worker_service_pb2.Health.PHASE_READY)
+        await late.say(worker_service_pb2.WorkRequest(health=ready))
+
+        async def give_back() -> None:
+            while len(held) > 2:  # as many as are in its container
+                await stuck.until(lambda: bool(stuck.revoked & held.keys()))
+                asked = [held.pop(epoch) for epoch in stuck.revoked & held.keys()]
+                message = worker_service_pb2.WorkRequest()
+                for lease in asked:
+                    message.returned.add(batch_index=lease.batch_index, epoch=lease.epoch)
+                await stuck.say(message)
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(give_back())
+            done = 0
+            while done < 6:
+                leases = await late.lease(1)
+                await late.send(*(late.result(lease) for lease in leases))
+                done += len(leases)
+        job = await kit.job(job_id)
+        assert (job.batch_counts.succeeded, job.batch_counts.leased) == (6, 2)
+
+
 @pytest.mark.parametrize(
     ("token", "worker_id"), [("", "x"), ("not.a.token", "x")], ids=["no token", "a token of nobody"]
 )
