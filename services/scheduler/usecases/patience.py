@@ -18,9 +18,9 @@ class Patience:
     """One part of a job and its dealings with the ledger, one after the other. `on_trouble`: it began, or is over."""
 
     def __init__(
-        self, job_id: str, what: str, on_trouble: Callable[[], None], pause_seconds: float = RETRY_SECONDS
+        self, job_id: str, what: str, on_trouble: Callable[[], None], pause_seconds: float | None = None
     ) -> None:
-        self._pause_seconds = pause_seconds
+        self._pause_seconds = RETRY_SECONDS if pause_seconds is None else pause_seconds
         self._job_id = job_id
         self._what = what
         self._on_trouble = on_trouble
