@@ -29,6 +29,7 @@ from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
 from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
 from services.scheduler.adapters.log_files import LogFiles
+from services.scheduler.adapters.no_objects import NoObjects
 from services.scheduler.adapters.notice_sender import HttpNoticeSender
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.adapters.tokens import JwtTokens
@@ -70,7 +71,7 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: Stop) -> N
     ledger = await SqliteLedger.open(settings.data_dir / "ledger.db")
     try:
         driver = LocalWorkerDriver(_driver_settings(settings), environ)
-        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(), telemetry)
+        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(), telemetry, NoObjects())
         await scheduler.run(stop)
     finally:
         await ledger.close()
@@ -98,7 +99,7 @@ class Scheduler:
         driver: WorkerDriver,
         queues: DeadLetterQueues,
         telemetry: Telemetry,
-        objects: ObjectStore | None = None,
+        objects: ObjectStore,
     ) -> Self:
         """Put the parts together and bind the addresses. Raises `CortexError` when one is taken."""
         publisher = Publisher(ledger, objects)
@@ -106,6 +107,7 @@ class Scheduler:
         webhooks = Webhooks(ledger, clock, HttpNoticeSender())
         around = Surroundings(
             ledger=ledger,
+            objects=objects,
             driver=driver,
             queues=queues,
             clock=clock,
@@ -120,17 +122,17 @@ class Scheduler:
         newest = await ledger.jobs(limit=1)
         ids = JobIds(newest[0].spec.job_id if newest else "")
         accept = Accept(ledger, jobs, around.trace)
-        submit = Submit(ledger, clock, ids, queues, _request_traceparent, accept, publisher)
-        retry = Retry(ledger, clock, jobs, ids, queues, _request_traceparent, accept, publisher)
+        submit = Submit(ledger, objects, clock, ids, queues, _request_traceparent, accept, publisher)
+        retry = Retry(ledger, objects, clock, jobs, ids, queues, _request_traceparent, accept, publisher)
         server = grpc.aio.server(
             interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
         )
         deploy, pages, logs = (
             Deploy(ledger, clock, settings.node_groups),
-            BatchPages(ledger, jobs),
+            BatchPages(ledger, objects, jobs),
             LogFiles(settings.data_dir / "logs"),
         )
-        batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, TailResults(ledger, jobs), logs)
+        batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, TailResults(ledger, objects, jobs), logs)
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
         healthy = health.aio.HealthServicer()

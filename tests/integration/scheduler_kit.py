@@ -15,6 +15,7 @@ from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2, worker_servic
 from services.common.lifecycle import Stop
 from services.common.telemetry import start
 from services.scheduler.adapters.aws.sqs import SqsQueues
+from services.scheduler.adapters.no_objects import NoObjects
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
 from services.scheduler.settings import Settings
@@ -286,7 +287,7 @@ async def scheduler(
     socket = directory / "s"
     chosen = settings(directory, grace_seconds=grace_seconds, deadline_seconds=deadline_seconds)
     ledger = await SqliteLedger.open(directory / "ledger.db")
-    built = await Scheduler.build(chosen, ledger, driver, queues or SqsQueues(), start("test"), objects)
+    built = await Scheduler.build(chosen, ledger, driver, queues or SqsQueues(), start("test"), objects or NoObjects())
     stop = Stop()
     stop.at_once = True
     running = asyncio.create_task(built.run(stop))

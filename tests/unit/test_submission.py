@@ -29,7 +29,6 @@ MOST = "configreader.must_be_less_than_or_equal_to"
 DEFINED = "configreader.must_be_defined"
 EMPTY = "configreader.cannot_be_empty"
 NOT_S3 = "aws.invalid_s3_path"
-NO_STORAGE = "job.object_storage_not_configured"
 
 
 def listing(**fields: Any) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def test_a_good_submission_comes_out_as_it_is() -> None:
     queue = DeadLetterQueue(ARN, 3)
     full = replace(GOOD, workers=10_000, timeout_seconds=60, batch_timeout_seconds=5, config_json='{ "a": 1e400 }')
     full = replace(full, dead_letter_queue=queue)
-    assert validate(full) == ValidSubmission(10_000, 60, 5, queue, '{ "a": 1e400 }', Options(), "[1,2]", 1)
+    assert validate(full) == ValidSubmission(10_000, 60, 5, queue, '{ "a": 1e400 }', Options(), 1, "[1,2]", None)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +72,8 @@ def test_a_good_submission_comes_out_as_it_is() -> None:
         (listing(includes=("",)), EMPTY, "file_path_lister.includes[0]: "),
         (listing(excludes=("a", "")), EMPTY, "file_path_lister.excludes[1]: "),
         (listing(batch_size=0), LEAST, "file_path_lister.batch_size: 0 must"),
-        (listing(), NO_STORAGE, "file_path_lister: object storage is not configured on this deployment: submit"),
-        (listing(s3_paths=("s3://bucket/",)), NO_STORAGE, "item_list"),
-        ({"item_list": None, "delimited_files": FILES}, NO_STORAGE, "delimited_files: "),
+        (listing(s3_paths=("file://a/b",)), NOT_S3, "file:// and the path"),
+        (listing(includes=("[",)), "batchapi.invalid_glob", "file_path_lister.includes[0]"),
         ({"item_list": None, "delimited_files": FILES, "config_json": "{"}, "json.malformed", "config is"),
         ({"config_json": "{"}, "json.malformed", "config is not valid JSON"),
         ({"config_json": "{} {}"}, "json.malformed", "config is not valid JSON"),

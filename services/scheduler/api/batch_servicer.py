@@ -13,6 +13,7 @@ from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2
 from services.common.errors import Category, CortexError
 from services.scheduler.api import convert
 from services.scheduler.domain.numbers import check_workers
+from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.batch_pages import BatchPages
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.jobs import Jobs
@@ -26,6 +27,8 @@ MAX_PAGE_BYTES = 4 * 1024 * 1024 - 4096
 """Of jobs on one page, unless a single one is larger: with its token a page is what a gRPC client takes by default."""
 MAX_FIELD_HEADER_BYTES = 6
 """In front of each job on a page."""
+MAX_DRY_RUN_BYTES = 2 * 1024 * 1024
+"""Of files in the answer; the others are counted."""
 JOBS_READ_AT_ONCE = 10
 """For a page: each may have a `config` of 10 MiB."""
 MIN_WATCH_INTERVAL_SECONDS = 0.005
@@ -112,10 +115,22 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         """Accept a job."""
         submission = convert.submission(request)
         if request.dry_run:
-            await self._submit.check(request.api_name, submission)
-            return pb.SubmitJobResponse()
+            return await self._dry_run(request.api_name, submission)
         view = await self._submit(request.api_name, submission, convert.request_key(request))
         return pb.SubmitJobResponse(job=convert.job(view))
+
+    async def _dry_run(self, api_name: str, submission: Submission) -> pb.SubmitJobResponse:
+        response = pb.SubmitJobResponse()
+        room = MAX_DRY_RUN_BYTES
+        async with aclosing(self._submit.check(api_name, submission)) as files:
+            async for uri in files:
+                room -= len(uri.encode()) + MAX_FIELD_HEADER_BYTES
+                if room >= 0:
+                    response.files.append(uri)
+                else:
+                    room = -1  # for good
+                    response.more_files += 1
+        return response
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """One job."""
@@ -163,8 +178,9 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Accept a job of another one's failed batches."""
         workers = request.workers if request.HasField("workers") else None
-        view = await self._retry(request.api_name, request.job_id, workers, convert.request_key(request))
-        return pb.RetryJobResponse(job=convert.job(view))
+        key = convert.request_key(request)
+        view, warnings = await self._retry(request.api_name, request.job_id, workers, key)
+        return pb.RetryJobResponse(job=convert.job(view), warnings=warnings)
 
     async def SubmitJobStream(
         self, request_iterator: AsyncIterator[pb.SubmitJobStreamRequest], context: Context

@@ -230,6 +230,14 @@ class LeaseBook:
         self._leases[lease.index] = lease
         self._held.setdefault(lease.worker, {})[lease.index] = lease
 
+    def lose(self, index: int) -> None:
+        """A batch that waits for a worker, or the fresh one at the cursor, is final without one: it cannot be read."""
+        if index == self.cursor:
+            self.cursor += 1
+        else:
+            self._returned_set.remove(index)
+        self._recording.add(index)
+
     # Taking back
 
     def release(self, index: int, epoch: int, *, lost: bool) -> Verdict:

@@ -412,3 +412,35 @@ class StoredObject:
     """Bytes."""
     tag: str
     """Differs whenever the content does, as far as the store can tell: S3's etag; a file's size, mtime and inode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A part of an item stream that is not copied, because it can be read again: an object's bytes, with a comma for
+    every line feed.
+    """
+
+    source: StoredObject
+    start: int
+    """Where it begins in the object."""
+    length: int
+    """Bytes of the item stream. Where the object's last line has no line feed it is one more than there are bytes."""
+    checksum: int
+    """CRC-32 of these bytes of the item stream."""
+
+
+Piece = bytes | Reference
+"""A part of an item stream, ending where an item ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPiece:
+    """A piece and where it begins in the item stream."""
+
+    start: int
+    piece: Piece
+
+    @property
+    def end(self) -> int:
+        """Where the next one begins."""
+        return self.start + (self.piece.length if isinstance(self.piece, Reference) else len(self.piece))

@@ -10,6 +10,7 @@ makes the batches that the first one would have made.
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain
 from operator import sub
 
@@ -21,14 +22,28 @@ from services.scheduler.domain.model import Cursor, Segment
 MAX_SEGMENT_BATCHES = 256
 
 
-class Partitioner:
-    """Makes segments of batches. Feed it the stream from the cursor's offset on."""
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A batch that is not full yet."""
 
-    def __init__(self, batch_size: int, cursor: Cursor) -> None:
+    items: int = 0
+    size: int = 0
+    """Bytes."""
+
+
+class Partitioner:
+    """Makes segments of batches. Feed it the stream from the cursor's offset on, or from behind what is under way."""
+
+    def __init__(self, batch_size: int, cursor: Cursor, under_way: UnderWay = UnderWay()) -> None:  # it is frozen
         self._batch_size = batch_size
         self._cursor = cursor
-        self._items = 0  # of the batch under way
-        self._bytes = 0
+        self._items = under_way.items
+        self._bytes = under_way.size
+
+    @property
+    def under_way(self) -> UnderWay:
+        """What the next batch has so far."""
+        return UnderWay(self._items, self._bytes)
 
     @property
     def cursor(self) -> Cursor:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from services.common import json_text
 from services.common.errors import CortexError
-from services.scheduler.domain.model import DeadLetterQueue, Options
+from services.scheduler.domain.globs import Files
+from services.scheduler.domain.model import DeadLetterQueue, Options, Source, SourceKind
 from services.scheduler.domain.numbers import MAX_SECONDS, check_workers, whole_number
 from services.scheduler.domain.options import AskedOptions, check_options
 
@@ -20,7 +21,7 @@ MAX_RECEIVE_COUNT = 1000
 """SQS allows no more."""
 
 _SQS_ARN = re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,80}(\.fifo)?")
-_S3_PATH = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]*/.*", re.DOTALL)
+_PATH = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]*/.*|file:///.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,19 @@ class ValidSubmission:
     config_json: str
     """JSON text byte for byte, `""` when not given (or null)."""
     options: Options
-    items_json: str
     batch_size: int
+    items_json: str
+    """`""` when there is a source."""
+    source: Source | None
 
 
 def validate(submission: Submission) -> ValidSubmission:
     """Check the fields.
 
-    Raises `CortexError` (category INVALID) with a kind of the contract; for a file input without mistakes
-    `job.object_storage_not_configured`. Whether the dead letter queue is there is not known here.
+    Raises `CortexError` (category INVALID) with a kind of the contract. Whether files and the dead letter queue are
+    there is not known here.
     """
-    key, source = _only_input(submission)
+    key, given = _only_input(submission)
     workers = _workers(submission)
     for name, seconds in (
         ("timeout", submission.timeout_seconds),
@@ -91,13 +94,9 @@ def validate(submission: Submission) -> ValidSubmission:
     if submission.dead_letter_queue is not None:
         _check_dead_letter_queue(submission.dead_letter_queue)
     options = check_options(submission.options, submission.dead_letter_queue)
-    batch_size = whole_number(f"{key}.batch_size", source.batch_size, MAX_BATCH_SIZE)
-    if isinstance(source, FileSelection):
-        _check_files(key, source)
+    batch_size = whole_number(f"{key}.batch_size", given.batch_size, MAX_BATCH_SIZE)
+    source = _source(key, given) if isinstance(given, FileSelection) else None
     config_json = _checked_config(submission.config_json)
-    if isinstance(source, FileSelection):
-        text = "object storage is not configured on this deployment: submit the items with item_list"
-        raise CortexError("job.object_storage_not_configured", f"{key}: {text}")
     return ValidSubmission(
         workers=workers,
         timeout_seconds=submission.timeout_seconds,
@@ -105,8 +104,9 @@ def validate(submission: Submission) -> ValidSubmission:
         dead_letter_queue=submission.dead_letter_queue,
         config_json=config_json,
         options=options,
-        items_json=source.items_json,
         batch_size=batch_size,
+        items_json="" if isinstance(given, FileSelection) else given.items_json,
+        source=source,
     )
 
 
@@ -150,19 +150,22 @@ def _check_dead_letter_queue(queue: DeadLetterQueue) -> None:
     whole_number(f"{place}.max_receive_count", queue.max_receive_count, MAX_RECEIVE_COUNT)
 
 
-def _check_files(key: str, files: FileSelection) -> None:
+def _source(key: str, files: FileSelection) -> Source:
     if not files.s3_paths:
         text = "the list is empty; give at least one path, such as s3://bucket/prefix"
         raise CortexError("configreader.too_few_elements", f"{key}.s3_paths: {text}")
     for index, path in enumerate(files.s3_paths):
-        if not _S3_PATH.fullmatch(path):
+        if not _PATH.fullmatch(path):
             text = f"{path[:200]!r} is not an S3 path, such as s3://bucket/prefix (s3://bucket/ for a whole bucket)"
+            text += ", nor file:// and the path of a file or directory"
             raise CortexError("aws.invalid_s3_path", f"{key}.s3_paths[{index}]: {text}")
     for name, globs in (("includes", files.includes), ("excludes", files.excludes)):
         for index, glob in enumerate(globs):
             if not glob:
                 text = '"" is not allowed; give a glob, such as s3://bucket/**.json'
                 raise CortexError("configreader.cannot_be_empty", f"{key}.{name}[{index}]: {text}")
+    Files(files.includes, files.excludes, key)  # checks the globs
+    return Source(SourceKind(key), files.s3_paths, files.includes, files.excludes)
 
 
 def _checked_config(text: str) -> str:

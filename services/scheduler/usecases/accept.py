@@ -10,6 +10,7 @@ from services.scheduler.domain.model import (
     JobSpec,
     JobState,
     JobStatus,
+    Piece,
     RequestKey,
     Segment,
     Tally,
@@ -31,7 +32,7 @@ class Accept:
     async def __call__(
         self,
         spec: JobSpec,
-        pieces: Sequence[bytes],
+        pieces: Sequence[Piece],
         segments: Sequence[Segment],
         cursor: Cursor,
         *,
@@ -47,7 +48,7 @@ class Accept:
     async def _accept(
         self,
         spec: JobSpec,
-        pieces: Sequence[bytes],
+        pieces: Sequence[Piece],
         segments: Sequence[Segment],
         cursor: Cursor,
         request: RequestKey | None,

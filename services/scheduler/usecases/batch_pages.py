@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from services.scheduler.domain.model import BatchState, JobRecord, Outcome
 from services.scheduler.domain.partition import payload
+from services.scheduler.usecases.input_reader import UnreadableError
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import Ledger
-from services.scheduler.usecases.reread import item_ranges
+from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.reread import BatchItems
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024 - 4096
 """With its token a page is what a gRPC client takes by default."""
@@ -36,7 +37,7 @@ class BatchView:
     error: str = ""
     ended_ns: int | None = None
     items: bytes = b""
-    """The JSON array that containers get."""
+    """The JSON array that containers get; `b""` where it cannot be read any more."""
     reply: bytes = b""
     """What the container answered, as JSON text; empty where nobody asks for it."""
 
@@ -60,6 +61,7 @@ class BatchPages:
     """Lists batches."""
 
     ledger: Ledger
+    objects: ObjectStore
     jobs: Jobs
 
     async def __call__(self, api_name: str, job_id: str, states: frozenset[BatchState], first: int, limit: int) -> Page:
@@ -70,7 +72,7 @@ class BatchPages:
         view = await self.jobs.view(api_name, job_id)
         job = await self.ledger.job(job_id) or view.job  # what is on disk of a job at work
         found = await self._find(job, states, first, limit)
-        page = await first_with_items(self.ledger, job_id, found.batches)
+        page = await first_with_items(BatchItems(self.ledger, self.objects, job.spec), found.batches)
         return Page(page, found.following if len(page) == len(found.batches) else found.batches[len(page)].index)
 
     async def _find(self, job: JobRecord, states: frozenset[BatchState], first: int, limit: int) -> Page:
@@ -113,13 +115,13 @@ class BatchPages:
         return found
 
 
-async def first_with_items(ledger: Ledger, job_id: str, batches: Sequence[BatchView]) -> list[BatchView]:
+async def first_with_items(items: BatchItems, batches: Sequence[BatchView]) -> list[BatchView]:
     """Batches (ascending) with their items, from the first on, as many as make a page; at least one, if there is."""
     page: list[BatchView] = []
     room = MAX_PAGE_BYTES
-    async with aclosing(item_ranges(ledger, job_id, [batch.index for batch in batches])) as ranges:  # type: ignore[type-var]  # it is a generator
-        async for _, items in ranges:
-            batch = replace(batches[len(page)], items=payload(items))
+    async with aclosing(items.ranges([batch.index for batch in batches])) as ranges:
+        async for _, read in ranges:
+            batch = replace(batches[len(page)], items=b"" if isinstance(read, UnreadableError) else payload(read))
             room -= batch.size
             if room < 0 and page:
                 break

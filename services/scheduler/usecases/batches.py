@@ -17,8 +17,9 @@ from services.scheduler.usecases.crew import Worker
 from services.scheduler.usecases.dispatch import Dispatcher
 from services.scheduler.usecases.feed import Feed
 from services.scheduler.usecases.giving_up import GivingUp, is_asked_for
-from services.scheduler.usecases.ports import Clock, DeadLetterQueues, JobTrace, Ledger
+from services.scheduler.usecases.ports import Clock, DeadLetterQueues, JobTrace, Ledger, ObjectStore
 from services.scheduler.usecases.recorder import Acknowledgement, Recorder
+from services.scheduler.usecases.reread import BatchItems
 
 
 @dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
@@ -59,6 +60,7 @@ class Batches:
     def __init__(
         self,
         ledger: Ledger,
+        objects: ObjectStore,
         queues: DeadLetterQueues,
         clock: Clock,
         trace: JobTrace,
@@ -82,12 +84,13 @@ class Batches:
         self._on_delivered = on_delivered
         self._frozen = False
         self._book = LeaseBook(ledger.generation)
-        self._feed = Feed(ledger, job.spec.job_id, self._book, on_ready, on_trouble)
+        self._feed = Feed(ledger, objects, job.spec.job_id, self._book, on_ready, self._lose, on_trouble)
         self._policy = policy_of(job.spec)
         self._sooner = asyncio.Event()
         """Set when an attempt is due before all that waited so far."""
         self._giving_up = GivingUp(
             ledger,
+            objects,
             queues,
             clock,
             job.spec,
@@ -98,6 +101,7 @@ class Batches:
         self._is_final_at_once = not is_asked_for(job.spec)
         self._recorder = Recorder(
             ledger,
+            BatchItems(ledger, objects, job.spec),
             job.spec.job_id,
             self._book,
             job.tally,
@@ -237,6 +241,13 @@ class Batches:
         self._feed.wake()
 
     # What follows
+
+    def _lose(self, index: int, reason: str) -> None:
+        """A batch's items are not to be had any more."""
+        attempts = self._book.attempts(index)
+        self._book.lose(index)
+        outcome = Outcome(index, BatchState.FAILED, attempts, 0, reason, self._clock.now_ns())
+        self._recorder.outcome(outcome, None, None)
 
     def _take(self, worker: Worker, result: AttemptResult) -> bool:
         """Take a result for recording. False when it counts for nothing."""

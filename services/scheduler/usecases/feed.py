@@ -2,18 +2,21 @@
 
 Fresh batches are read ahead in order, in ranges of the item stream. Batches that were given back are fetched one by
 one: they are few. Both wait in memory up to a bound; `on_ready` says that there is more. A read that fails is tried
-again until it succeeds.
+again until it succeeds, unless what it was to read is lost for good: `on_lost` is told of exactly the batches that
+needed it, when it is their turn.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate, count
 
 from services.scheduler.domain.leases import LeaseBook
 from services.scheduler.domain.model import Segment
 from services.scheduler.domain.partition import payload
+from services.scheduler.usecases.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.ports import Ledger, ObjectStore
 
 READY_BATCHES = 2048
 READY_BYTES = 8 * 1024 * 1024
@@ -29,16 +32,21 @@ class Feed:
     def __init__(
         self,
         ledger: Ledger,
+        objects: ObjectStore,
         job_id: str,
         book: LeaseBook,
         on_ready: Callable[[], None],
+        on_lost: Callable[[int, str], None],
         on_trouble: Callable[[], None],
     ) -> None:
         self._ledger = ledger
+        self._reader = InputReader(ledger, objects, job_id, read_ahead=True)
         self._job_id = job_id
         self._book = book
         self._on_ready = on_ready
-        self._patience = Patience(job_id, "batches cannot be read", on_trouble)
+        self._on_lost = on_lost
+        self._patience = Patience(job_id, "batches cannot be read", on_trouble, is_lost)
+        self._lost: dict[int, str] = {}  # why, of batches that wait with an empty payload
         self._fresh: deque[tuple[int, bytes]] = deque()
         self._fresh_bytes = 0
         self._returned: deque[tuple[int, bytes]] = deque()
@@ -64,12 +72,26 @@ class Feed:
     def peek(self) -> tuple[int, bytes] | None:
         """The batch to lease next, or None when none is ready; `pop` takes it."""
         while self._returned and not self._book.is_returned(self._returned[0][0]):
-            self._returned.popleft()  # settled or adopted meanwhile
+            self._forget(self._returned.popleft()[0])  # settled or adopted meanwhile
         if self._returned:
-            return self._returned[0]
+            return self._returned[0] if self._returned[0][1] else self._give_up()
         while self._fresh and self._fresh[0][0] < self._book.cursor:
+            self._forget(self._fresh[0][0])
             self._pop_fresh()  # adopted by a returning worker
-        return self._fresh[0] if self._fresh and not self._book.crowded else None
+        if not self._fresh or self._book.crowded:
+            return None
+        return self._fresh[0] if self._fresh[0][1] else self._give_up()
+
+    def _give_up(self) -> tuple[int, bytes] | None:
+        """The batch whose turn it is cannot be read: say so, and see what comes after it."""
+        index = (self._returned or self._fresh)[0][0]
+        self.pop()
+        self._on_lost(index, self._lost.pop(index))
+        return self.peek()
+
+    def _forget(self, index: int) -> None:
+        if self._lost:
+            self._lost.pop(index, None)
 
     def pop(self) -> None:
         """Take what `peek` showed."""
@@ -98,8 +120,8 @@ class Feed:
             segment = (await self._segments(index, 1))[0]
             position = index - segment.first_index
             start = segment.start + sum(segment.lengths[:position])
-            data = await self._input(start, start + segment.lengths[position])
-            self._returned.append((index, payload(data)))
+            body = await self._body(index, start, start + segment.lengths[position])
+            self._returned.append((index, body))
             self._on_ready()
 
     async def _read_ahead(self) -> None:
@@ -114,7 +136,26 @@ class Feed:
         return await self._patience(lambda: self._ledger.segments(self._job_id, first_index, limit))
 
     async def _input(self, start: int, end: int) -> bytes:
-        return await self._patience(lambda: self._ledger.read_input(self._job_id, start, end))
+        return await self._patience(lambda: self._reader.read(start, end))
+
+    async def _body(self, index: int, start: int, end: int) -> bytes:
+        """One batch's payload; empty when it is lost."""
+        try:
+            return payload(await self._input(start, end))
+        except UnreadableError as error:
+            self._lost[index] = error.message
+            return b""
+
+    async def _bodies(self, start: int, lengths: Sequence[int]) -> list[bytes]:
+        """The payloads of the fresh batches from `_next` on."""
+        try:
+            data = memoryview(await self._input(start, start + sum(lengths)))
+        except UnreadableError:
+            starts = accumulate(lengths, initial=start)
+            places = zip(count(self._next), starts, lengths, strict=False)
+            return [await self._body(index, first, first + length) for index, first, length in places]
+        ends = accumulate(lengths)
+        return [payload(data[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
 
     def _has_room(self) -> bool:
         return len(self._fresh) < READY_BATCHES and self._fresh_bytes < READY_BYTES
@@ -129,13 +170,9 @@ class Feed:
             while last < len(lengths) and (size == 0 or size + lengths[last] <= RANGE_BYTES):
                 size += lengths[last]
                 last += 1
-            data = memoryview(await self._input(start, start + size))
-            offset = 0
-            for length in lengths[position:last]:
-                body = payload(data[offset : offset + length])
+            for body in await self._bodies(start, lengths[position:last]):
                 self._fresh.append((self._next, body))
                 self._fresh_bytes += len(body)
                 self._next += 1
-                offset += length
             position, start = last, start + size
             self._on_ready()

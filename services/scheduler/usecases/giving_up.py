@@ -19,8 +19,9 @@ from services.common.errors import CortexError
 from services.scheduler.domain.attempts import backoff
 from services.scheduler.domain.model import BatchState, Halves, History, JobSpec, Outcome
 from services.scheduler.domain.partition import item_lengths, payload
+from services.scheduler.usecases.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import MESSAGE_REFUSED, Clock, DeadLetter, DeadLetterQueues, Ledger
+from services.scheduler.usecases.ports import MESSAGE_REFUSED, Clock, DeadLetter, DeadLetterQueues, Ledger, ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class GivingUp:
     def __init__(
         self,
         ledger: Ledger,
+        objects: ObjectStore,
         queues: DeadLetterQueues,
         clock: Clock,
         spec: JobSpec,
@@ -49,13 +51,14 @@ class GivingUp:
         on_trouble: Callable[[], None],
     ) -> None:
         self._ledger = ledger
+        self._reader = InputReader(ledger, objects, spec.job_id, read_ahead=False)
         self._queues = queues
         self._clock = clock
         self._spec = spec
         self._on_failed = on_failed
         self._on_split = on_split
         self._on_trouble = on_trouble
-        self._patience = Patience(spec.job_id, "batches that are given up cannot be read", on_trouble)
+        self._patience = Patience(spec.job_id, "batches that are given up cannot be read", on_trouble, is_lost)
         self._todo: asyncio.Queue[tuple[int, History]] = asyncio.Queue()
         self._free = asyncio.Semaphore(SENDING_AT_ONCE)
         self._troubles: dict[int, str] = {}  # by batch
@@ -75,7 +78,14 @@ class GivingUp:
             while True:
                 index, history = await self._todo.get()
                 await self._free.acquire()
-                start, items = await self._patience(partial(self._read, index))
+                try:
+                    start, items = await self._patience(partial(self._read, index))
+                except UnreadableError as error:
+                    outcome = self._outcome(BatchState.FAILED, index, history)
+                    outcome.error += f"; its items are lost: {error.message}"
+                    self._on_failed(outcome)
+                    self._free.release()
+                    continue
                 lengths = item_lengths(items) if self._spec.options.split_failed else ()
                 if len(lengths) > 1:
                     self._on_split(self._outcome(BatchState.SPLIT, index, history), _halves(index, start, lengths))
@@ -86,7 +96,7 @@ class GivingUp:
     async def _read(self, index: int) -> tuple[int, bytes]:
         [segment] = await self._ledger.segments(self._spec.job_id, index, 1)
         start, end = segment.range_of(index)
-        return start, await self._ledger.read_input(self._spec.job_id, start, end)
+        return start, await self._reader.read(start, end)
 
     async def _fail(self, index: int, history: History, items: bytes) -> None:
         try:

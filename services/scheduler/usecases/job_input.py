@@ -1,18 +1,38 @@
 """A running job's input on its way into batches.
 
-What came with the submission is cut into batches; a retry's failed batches are copied. Each step is on disk, together
-with the cursor behind it, before its batches may be given out, so that a restart goes on where this one stopped.
+What came with the submission is cut into batches; a retry's failed batches are copied; what files hold, or a client
+sends, is taken in and cut. Each step is on disk, together with the cursor behind it, before its batches may be given
+out, so that a restart goes on where this one stopped.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
-from services.scheduler.domain.model import Cursor, JobRecord, Segment
-from services.scheduler.domain.partition import Partitioner
+import msgspec
+
+from services.common.errors import Category, CortexError
+from services.scheduler.domain.model import Cursor, JobRecord, JobSpec, Piece, Segment, Source
+from services.scheduler.domain.partition import Partitioner, UnderWay
+from services.scheduler.usecases.appender import Appender, Growth
+from services.scheduler.usecases.background import beside
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.ports import Ledger, ObjectStore
 from services.scheduler.usecases.reread import failed_batches
+from services.scheduler.usecases.selection import PatientObjects
+from services.scheduler.usecases.sources import ItemSource, file_source
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    """Where a source is to go on: the cursor's position of a job that has one."""
+
+    items: int
+    """Of the batch that is not full yet."""
+    size: int
+    """Its bytes."""
+    at: msgspec.Raw
+    """What the source said."""
 
 
 class JobInput:
@@ -21,21 +41,28 @@ class JobInput:
     def __init__(
         self,
         ledger: Ledger,
+        objects: ObjectStore,
         job: JobRecord,
         on_extended: Callable[[int], None],
         on_trouble: Callable[[], None],
+        stream: ItemSource | None = None,
     ) -> None:
+        """`stream` gives the items of a job whose source is one."""
+        job_id, what = job.spec.job_id, "its input cannot be split"
         self._ledger = ledger
+        self._objects = objects
         self._job = job
+        self._stream = stream
         self._on_extended = on_extended
-        self._patience = Patience(job.spec.job_id, "its input cannot be split", on_trouble)
+        self._patience = Patience(job_id, what, on_trouble)
+        self._objects_patience = Patience(job_id, what, on_trouble, _will_not_pass)
         self.cursor = job.cursor
         """How far it is cut, as it is on disk."""
 
     @property
     def trouble(self) -> str:
         """Why it cannot be read or written just now, for people; empty when all is well."""
-        return self._patience.trouble
+        return self._patience.trouble or self._objects_patience.trouble
 
     def grown(self, known: int) -> None:
         """There are so many batches on disk now, and they may be given out."""
@@ -43,12 +70,14 @@ class JobInput:
         self._on_extended(self.cursor.next_index)
 
     async def run(self) -> None:
-        """Cut it to its end."""
+        """Cut it to its end. Raises `CortexError` when something is wrong with it, so that the job cannot go on."""
         self.grown(self.cursor.next_index)
         if self.cursor.done:
             return
         if self._job.spec.retry_of:
             await self._copy()
+        elif self._job.spec.source is not None:
+            await self._take_in(self._source(self._job.spec.source))
         else:
             await self._cut()
 
@@ -65,12 +94,53 @@ class JobInput:
 
     async def _copy(self) -> None:
         """Copy the failed batches of another job."""
+        old = await self._patience(self._retried)
         while not self.cursor.done:
-            chunk = await self._patience(partial(failed_batches, self._ledger, self._job.spec.retry_of, self.cursor))
+            chunk = await self._patience(partial(failed_batches, self._ledger, self._objects, old, self.cursor))
             await self._add(chunk.segments, chunk.cursor, chunk.pieces)
 
-    async def _add(self, segments: Sequence[Segment], cursor: Cursor, pieces: Sequence[bytes] = ()) -> None:
+    async def _retried(self) -> JobSpec:
+        old = await self._ledger.job(self._job.spec.retry_of)
+        if old is None:
+            text = f"the ledger holds no job {self._job.spec.retry_of}"
+            raise CortexError("ledger.failed", text, Category.INTERNAL)
+        return old.spec
+
+    def _source(self, source: Source) -> ItemSource:
+        return self._stream or file_source(PatientObjects(self._objects, self._objects_patience), source)
+
+    async def _take_in(self, source: ItemSource) -> None:
+        """Take in what a source gives, and cut it."""
+        appender = Appender(self._write)
+        async with beside(appender.run()):
+            await self._take_parts(source, appender)
+            await appender.flush()
+
+    async def _take_parts(self, source: ItemSource, appender: Appender) -> None:
+        mark = msgspec.json.decode(self.cursor.position, type=_Mark) if self.cursor.position else None
+        under_way, at = (UnderWay(mark.items, mark.size), bytes(mark.at)) if mark is not None else (UnderWay(), b"")
+        partitioner = Partitioner(self._job.spec.batch_size, self.cursor, under_way)
+        async with aclosing(source.parts(at)) as parts:
+            async for part in parts:
+                segments = partitioner.feed_lengths(part.lengths)
+                under_way, at = partitioner.under_way, part.position
+                mark = _Mark(under_way.items, under_way.size, msgspec.Raw(at))
+                position = msgspec.json.encode(mark).decode()
+                await appender.add(part.pieces, segments, replace(partitioner.cursor, position=position))
+        segments = partitioner.finish()
+        if partitioner.cursor.offset == 0:
+            raise CortexError("job.no_data_found_in_job_submission", "there are no items: the input is empty")
+        await appender.add([], segments, partitioner.cursor)
+
+    async def _write(self, growth: Growth) -> None:
+        await self._add(growth.segments, growth.cursor, growth.pieces)
+
+    async def _add(self, segments: Sequence[Segment], cursor: Cursor, pieces: Sequence[Piece] = ()) -> None:
         job_id = self._job.spec.job_id
         known = await self._patience(partial(self._ledger.add_segments, job_id, segments, cursor, pieces))
         self.cursor = replace(cursor, next_index=self.cursor.next_index)  # batches may have been halved meanwhile
         self.grown(known)
+
+
+def _will_not_pass(error: CortexError) -> bool:
+    return error.category is not Category.UNAVAILABLE

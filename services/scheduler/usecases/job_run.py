@@ -32,6 +32,7 @@ from services.scheduler.usecases.ports import (
     DeadLetterQueues,
     JobTrace,
     Ledger,
+    ObjectStore,
     WorkerDriver,
     WorkerExit,
     WorkerLink,
@@ -51,6 +52,7 @@ class Surroundings:
     """What all runs share."""
 
     ledger: Ledger
+    objects: ObjectStore
     driver: WorkerDriver
     queues: DeadLetterQueues
     clock: Clock
@@ -84,7 +86,9 @@ class JobRun:
         self._background: list[asyncio.Task[None]] = []
         self._trace = around.trace(job)
         self._patience = Patience(self.id, "it cannot be written", self._changed)
-        self._publication = Patience(self.id, "its results cannot be written", self._changed, PUBLISH_AGAIN_SECONDS)
+        self._publication = Patience(
+            self.id, "its results cannot be written", self._changed, pause_seconds=PUBLISH_AGAIN_SECONDS
+        )
         self._crew = Crew(
             around.ledger,
             around.driver,
@@ -101,6 +105,7 @@ class JobRun:
         )
         self.batches = Batches(
             around.ledger,
+            around.objects,
             around.queues,
             around.clock,
             self._trace,
@@ -114,7 +119,7 @@ class JobRun:
             on_trouble=self._changed,
         )
         """What workers report goes there."""
-        self._input = JobInput(around.ledger, job, self._on_extended, self._changed)
+        self._input = JobInput(around.ledger, around.objects, job, self._on_extended, self._changed)
         self.at_work = asyncio.Event()
         """Set when it knows its workers of before a restart: one that returns earlier would be turned away."""
         self.over = asyncio.Event()
@@ -246,8 +251,12 @@ class JobRun:
         await self._patience(self._describe)
         self._crew.resize(self.record.workers)
         if not self._input.cursor.done:
-            await self._input.run()
-            self._post(lifecycle.InputSplit())
+            try:
+                await self._input.run()
+            except CortexError as error:
+                self._post(lifecycle.InputFailed(error.message, self._around.clock.now_ns()))
+            else:
+                self._post(lifecycle.InputSplit())
 
     async def _end_workers(self, reason: str) -> None:
         await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)

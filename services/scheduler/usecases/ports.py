@@ -19,6 +19,8 @@ from services.scheduler.domain.model import (
     Notice,
     OpenBatches,
     Outcome,
+    Piece,
+    PlacedPiece,
     RequestKey,
     Segment,
     StoredObject,
@@ -78,7 +80,7 @@ class Ledger(Protocol):
         self,
         spec: JobSpec,
         state: JobState,
-        pieces: Iterable[bytes],
+        pieces: Iterable[Piece],
         segments: Sequence[Segment],
         cursor: Cursor,
         request: RequestKey | None = None,
@@ -98,12 +100,12 @@ class Ledger(Protocol):
         """The job that a request has become; None for a new one. Raises `CortexError` as `add_job` does."""
 
     async def add_segments(
-        self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[bytes] = ()
+        self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[Piece] = ()
     ) -> int:
         """More segments, together with the cursor behind them. Returns how many batches there are then.
 
         The segments get the next free indexes, in their order, whatever they carry: batches may have been halved
-        meanwhile. `pieces` are what the segments describe, where the item stream does not hold it yet.
+        meanwhile. `pieces` make the item stream longer, before that.
         """
 
     async def set_state(self, job_id: str, state: JobState) -> None:
@@ -138,8 +140,20 @@ class Ledger(Protocol):
     async def segments(self, job_id: str, first_index: int, limit: int) -> list[Segment]:
         """Segments in order, from the one that holds batch `first_index`, at most `limit`."""
 
-    async def read_input(self, job_id: str, start: int, end: int) -> bytes:
-        """A range of the job's item stream; shorter where the stream ends before `end`."""
+    async def read_input(self, job_id: str, start: int, end: int) -> list[PlacedPiece]:
+        """The pieces that hold a range of the job's item stream, in order, as far as there are any.
+
+        Stored bytes are cut to the range. A reference is told whole.
+        """
+
+    async def references(self, job_id: str, start: int, limit: int) -> list[PlacedPiece]:
+        """The references that begin in the job's item stream at `start` or behind it, in order, at most `limit`."""
+
+    async def keep_items(self, job_id: str, copies: Mapping[int, bytes]) -> None:
+        """Keep copies of batches' items, each a range of the item stream that is only referred to."""
+
+    async def kept_items(self, job_id: str, indexes: Sequence[int]) -> dict[int, bytes]:
+        """The copies that were kept of these batches' items."""
 
     async def outcomes(
         self,
@@ -166,7 +180,10 @@ class Ledger(Protocol):
         """What the open batches of a range have been through, where that is anything; some final ones' too."""
 
     async def next_piece(self, job_id: str, offset: int) -> bytes:
-        """The item stream from `offset` to the end of the stored piece that holds it; empty at the stream's end."""
+        """The item stream from `offset` to the end of the piece that holds it; empty at the stream's end.
+
+        For jobs whose items are all stored.
+        """
 
     async def open_batches(self, job_id: str, low_water: int) -> OpenBatches:
         """What is open at a restart. Memory in the order of the holes, not of the batches."""
@@ -357,8 +374,8 @@ class DeadLetterQueues(Protocol):
         """Let go of connections."""
 
 
-class ObjectStore(Protocol):
-    """Files and objects by URI. A URI is plain text: `s3://bucket/` and the key, `file://` and the path.
+class ReadableObjects(Protocol):
+    """Files and objects by URI, to read. A URI is plain text: `s3://bucket/` and the key, `file://` and the path.
 
     Raises `CortexError` everywhere: kinds `aws.*` and `files.*` say what is wrong with which bucket, key or path and
     what to do; category UNAVAILABLE is for what may pass (network, 5xx, throttling), after the client's own retries.
@@ -376,6 +393,10 @@ class ObjectStore(Protocol):
 
         Raises `CortexError` (`objects.changed`, category CONFLICT) when it is gone or not what was listed any more.
         """
+
+
+class ObjectStore(ReadableObjects, Protocol):
+    """The same, and to write."""
 
     async def write(self, uri: str, chunks: AsyncIterator[bytes]) -> None:
         """Make this the object's content: the whole or nothing. In constant memory."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.common.batch_document import batch_document, line, reply_document
-from services.common.errors import Category, CortexError
 from services.scheduler.domain.model import JobSpec
 from services.scheduler.usecases.batch_pages import BatchView
 from services.scheduler.usecases.ports import Ledger, ObjectStore
@@ -26,26 +25,19 @@ class Publisher:
     """See the module's text."""
 
     ledger: Ledger
-    store: ObjectStore | None
-    """None: this deployment has none."""
+    objects: ObjectStore
 
     async def check(self, job: JobSpec) -> None:
         """Before the job is accepted: raise `CortexError` when its results could not be written."""
         if (results := job.published) is not None:
-            await self._store().check_writable(results.below(""))
+            await self.objects.check_writable(results.below(""))
 
     async def __call__(self, job: JobSpec) -> None:
         """Write the objects, if the job wants that. Raises `CortexError` when one cannot be written now."""
         if (results := job.published) is not None:
-            pages, store = ResultPages(self.ledger), self._store()
+            pages, store = ResultPages(self.ledger, self.objects), self.objects
             await store.write(results.below(RESULTS_NAME), _lines(pages.replies(job.job_id), _reply))
-            await store.write(results.below(ERRORS_NAME), _lines(pages.failed(job.job_id), _failed))
-
-    def _store(self) -> ObjectStore:
-        if self.store is None:
-            text = "results.s3_path: object storage is not configured on this deployment: leave s3_path out"
-            raise CortexError("job.object_storage_not_configured", text, Category.UNSUPPORTED)
-        return self.store
+            await store.write(results.below(ERRORS_NAME), _lines(pages.failed(job), _failed))
 
 
 async def _lines(

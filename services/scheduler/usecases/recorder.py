@@ -14,6 +14,7 @@ from services.scheduler.domain.leases import LeaseBook
 from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, BatchState, Halves, History, Outcome, Tally
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.reread import BatchItems
 
 MAX_BACKLOG = 8192
 MAX_BACKLOG_BYTES = 16 * 1024 * 1024
@@ -34,6 +35,7 @@ class Recorder:
     def __init__(
         self,
         ledger: Ledger,
+        items: BatchItems,
         job_id: str,
         book: LeaseBook,
         tally: Tally,
@@ -43,6 +45,7 @@ class Recorder:
         on_trouble: Callable[[], None],
     ) -> None:
         self._ledger = ledger
+        self._items = items
         self._job_id = job_id
         self._book = book
         self._on_recorded = on_recorded
@@ -128,6 +131,9 @@ class Recorder:
 
     async def _write(self) -> None:
         taken = self._take()
+        failed = sorted(outcome.index for outcome in taken.outcomes if outcome.state is BatchState.FAILED)
+        if failed:
+            await self._patience(lambda: self._items.copy_failed(failed))  # first: they may be asked for soon
         await self._patience(lambda: self._commit(taken))
 
     def _take(self) -> "_Taken":

@@ -1,15 +1,23 @@
-"""Batches read back from where they lie: to show them, and to make failed ones the input of another job."""
+"""Batches read back from where they lie: to show them, and to make failed ones the input of another job.
 
+A failed batch whose items are only referred to is copied when it fails (`copy_failed`), so that it is there however
+long the files are. What was not copied and cannot be read any more is None.
+"""
+
+import logging
 from array import array
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import accumulate
 
-from services.scheduler.domain.items import PIECE_BYTES
-from services.scheduler.domain.model import BatchState, Cursor, Segment
+from services.scheduler.domain.model import BatchState, Cursor, JobSpec, Piece, Segment, SourceKind
 from services.scheduler.domain.partition import MAX_SEGMENT_BATCHES
-from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.appender import joined
+from services.scheduler.usecases.input_reader import InputReader, UnreadableError
+from services.scheduler.usecases.ports import Ledger, ObjectStore
+
+log = logging.getLogger(__name__)
 
 RANGE_BYTES = 1024 * 1024
 """Read at once, unless a single batch is larger."""
@@ -18,72 +26,139 @@ GAP_BYTES = 16 * 1024
 CHUNK_BATCHES = 4096
 CHUNK_BYTES = 8 * 1024 * 1024
 """What a chunk of failed batches may have: with it the memory, and the transaction, that a retry takes at a time."""
+COPIES_BYTES = 4 * 1024 * 1024
+"""Written at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A part of a job's input, ready to be written."""
 
-    pieces: list[bytes]
+    pieces: list[Piece]
     segments: list[Segment]
     cursor: Cursor
     """Behind it."""
+    unreadable: int
+    """Failed batches that are left out, because their items cannot be read any more."""
 
 
-async def item_ranges(ledger: Ledger, job_id: str, indexes: Sequence[int]) -> AsyncIterator[tuple[int, bytes]]:
-    """Batches (ascending) as ranges of the item stream. Neighbours are read together."""
-    position = 0
-    while position < len(indexes):
-        segment = (await ledger.segments(job_id, indexes[position], 1))[0]
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a batch's items are in the item stream."""
+
+    index: int
+    start: int
+    end: int
+
+
+class BatchItems:
+    """The items of one job's batches, as ranges of its item stream. Not for two tasks at once."""
+
+    def __init__(self, ledger: Ledger, objects: ObjectStore, job: JobSpec) -> None:
+        self._ledger = ledger
+        self._job_id = job.job_id
+        self._referred_to = job.source is not None and job.source.kind is SourceKind.FILE_CONTENTS
+        self._reader = InputReader(ledger, objects, job.job_id, read_ahead=False)
+
+    async def ranges(self, indexes: Sequence[int]) -> AsyncGenerator[tuple[int, bytes | UnreadableError], None]:
+        """Batches (ascending) with their items, or why these cannot be read. Neighbours are read together."""
+        position = 0
+        while position < len(indexes):
+            neighbours = await self._neighbours(indexes, position)
+            position += len(neighbours)
+            kept: dict[int, bytes] = {}
+            if self._referred_to:
+                kept = await self._ledger.kept_items(self._job_id, [place.index for place in neighbours])
+            missing = [place for place in neighbours if place.index not in kept]
+            found = await self._read(missing) if missing else {}
+            for place in neighbours:
+                yield place.index, kept[place.index] if place.index in kept else found[place.index]
+
+    async def copy_failed(self, indexes: Sequence[int]) -> None:
+        """Keep the items of batches (ascending) that failed, where the ledger does not hold them and they can be read.
+
+        Raises `CortexError` when they cannot be written.
+        """
+        if not self._referred_to:
+            return
+        copies: dict[int, bytes] = {}
+        position = 0
+        while position < len(indexes):
+            neighbours = await self._neighbours(indexes, position)
+            position += len(neighbours)
+            for place in neighbours:
+                try:
+                    items = await self._reader.copy(place.start, place.end)
+                except UnreadableError as error:
+                    log.warning("job %s: the items of batch %d are lost: %s", self._job_id, place.index, error.message)
+                    if not error.lost:
+                        position = len(indexes)  # the store is away: the others do not wait for it
+                        break
+                else:
+                    if items is not None:
+                        copies[place.index] = items
+            if sum(map(len, copies.values())) >= COPIES_BYTES:
+                await self._ledger.keep_items(self._job_id, copies)
+                copies = {}
+        if copies:
+            await self._ledger.keep_items(self._job_id, copies)
+
+    async def _neighbours(self, indexes: Sequence[int], position: int) -> list[_Place]:
+        """The batches from a position on that are worth reading together."""
+        segment = (await self._ledger.segments(self._job_id, indexes[position], 1))[0]
         starts = list(accumulate(segment.lengths, initial=segment.start))
-        while position < len(indexes) and indexes[position] - segment.first_index < len(segment.lengths):
-            places = [indexes[position] - segment.first_index]
-            start = starts[places[0]]
-            for index in indexes[position + 1 : position + len(segment.lengths)]:
-                place = index - segment.first_index
-                if place >= len(segment.lengths) or starts[place] - starts[places[-1] + 1] > GAP_BYTES:
-                    break
-                if starts[place + 1] - start > RANGE_BYTES:
-                    break
-                places.append(place)
-            position += len(places)
-            data = await ledger.read_input(job_id, start, starts[places[-1] + 1])
+        found: list[_Place] = []
+        for index in indexes[position : position + len(segment.lengths)]:
+            number = index - segment.first_index
+            if number >= len(segment.lengths):
+                break
+            place = _Place(index, starts[number], starts[number + 1])
+            if found and (place.start - found[-1].end > GAP_BYTES or place.end - found[0].start > RANGE_BYTES):
+                break
+            found.append(place)
+        return found
+
+    async def _read(self, places: Sequence[_Place]) -> dict[int, bytes | UnreadableError]:
+        start, end = places[0].start, places[-1].end
+        try:
+            data = await self._reader.read(start, end)
+        except UnreadableError as error:
+            if len(places) == 1:
+                return {places[0].index: error}
+            found: dict[int, bytes | UnreadableError] = {}
             for place in places:
-                yield segment.first_index + place, data[starts[place] - start : starts[place + 1] - start]
+                found |= await self._read([place])
+            return found
+        return {place.index: data[place.start - start : place.end - start] for place in places}
 
 
-async def failed_batches(ledger: Ledger, job_id: str, cursor: Cursor) -> Chunk:
+async def failed_batches(ledger: Ledger, objects: ObjectStore, job: JobSpec, cursor: Cursor) -> Chunk:
     """The next failed batches of a job that is over, as the input of another job, behind that one's cursor.
 
-    The cursor's position is the index of the first batch that may be among them.
+    The cursor's position is the index of the first batch that may be among them. Raises `CortexError` when they cannot
+    be read just now.
     """
     first = int(cursor.position or 0)
-    failed = await ledger.outcomes(job_id, first, state=BatchState.FAILED, limit=CHUNK_BATCHES)
+    failed = await ledger.outcomes(job.job_id, first, state=BatchState.FAILED, limit=CHUNK_BATCHES)
     ranges: list[bytes] = []
-    size = 0
-    async with aclosing(item_ranges(ledger, job_id, [outcome.index for outcome in failed])) as found:  # type: ignore[type-var]  # it is a generator
-        async for index, items in found:
-            ranges.append(items)
-            size += len(items)
+    unreadable = size = 0
+    items = BatchItems(ledger, objects, job)
+    async with aclosing(items.ranges([outcome.index for outcome in failed])) as found:
+        async for index, read in found:
+            if not isinstance(read, UnreadableError):
+                ranges.append(read)
+                size += len(read)
+            elif read.lost:
+                unreadable += 1
+            else:
+                raise read
             first = index + 1
             if size >= CHUNK_BYTES:
                 break
-    done = len(ranges) == len(failed) < CHUNK_BATCHES
+    done = len(ranges) + unreadable == len(failed) < CHUNK_BATCHES
     end = Cursor(cursor.next_index + len(ranges), cursor.offset + size, done, str(first))
-    return Chunk(_pieces(ranges), _segments(cursor, array("I", map(len, ranges))), end)
-
-
-def _pieces(ranges: Sequence[bytes]) -> list[bytes]:
-    pieces: list[bytes] = []
-    gathered: list[bytes] = []
-    size = 0
-    for items in ranges:
-        if gathered and size + len(items) > PIECE_BYTES:
-            pieces.append(b"".join(gathered))
-            gathered, size = [], 0
-        gathered.append(items)
-        size += len(items)
-    return [*pieces, b"".join(gathered)] if gathered else pieces
+    segments = _segments(cursor, array("I", map(len, ranges)))
+    return Chunk(joined(ranges), segments, end, unreadable)
 
 
 def _segments(cursor: Cursor, lengths: "array[int]") -> list[Segment]:

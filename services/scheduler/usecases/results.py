@@ -16,7 +16,8 @@ from services.scheduler.domain.model import BatchState, JobSpec
 from services.scheduler.usecases.batch_pages import MAX_PAGE_BYTES, BatchView, final_view, first_with_items
 from services.scheduler.usecases.job_run import JobRun
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.reread import BatchItems
 
 READ_BYTES = 1024 * 1024
 """Of replies read together, unless a single one is larger."""
@@ -31,6 +32,7 @@ class ResultPages:
     """Reads what is there, from one index to another (None: to the end), in pages that make a message each."""
 
     ledger: Ledger
+    objects: ObjectStore
 
     async def replies(self, job_id: str, first: int = 0, end: int | None = None) -> AsyncIterator[list[BatchView]]:
         """Batches that succeeded, with their replies."""
@@ -39,11 +41,11 @@ class ResultPages:
                 yield page
             first = found[-1].index + 1
 
-    async def failed(self, job_id: str, first: int = 0, end: int | None = None) -> AsyncIterator[list[BatchView]]:
+    async def failed(self, job: JobSpec, first: int = 0, end: int | None = None) -> AsyncIterator[list[BatchView]]:
         """Batches that failed, with their items."""
-        failed = BatchState.FAILED
-        while found := await self.ledger.outcomes(job_id, first, end, state=failed, limit=READ_FAILED):
-            page = await first_with_items(self.ledger, job_id, [final_view(outcome) for outcome in found])
+        failed, items = BatchState.FAILED, BatchItems(self.ledger, self.objects, job)
+        while found := await self.ledger.outcomes(job.job_id, first, end, state=failed, limit=READ_FAILED):
+            page = await first_with_items(items, [final_view(outcome) for outcome in found])
             yield page
             first = page[-1].index + 1
 
@@ -53,6 +55,7 @@ class TailResults:
     """Reads results."""
 
     ledger: Ledger
+    objects: ObjectStore
     jobs: Jobs
 
     async def __call__(
@@ -95,8 +98,8 @@ class TailResults:
             run.unwatch(changed)
 
     def _pages(self, job: JobSpec, failed: bool, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
-        pages = ResultPages(self.ledger)
-        return pages.failed(job.job_id, first, end) if failed else pages.replies(job.job_id, first, end)
+        pages = ResultPages(self.ledger, self.objects)
+        return pages.failed(job, first, end) if failed else pages.replies(job.job_id, first, end)
 
 
 def _check_kept(job: JobSpec) -> None:

@@ -1,7 +1,8 @@
 """A new job of just the failed batches of one that is over.
 
 The new job has the same batches, configuration and limits, and runs the version of the API that is in force. Their
-items are copied into an input of its own, the first of them with the job, the rest while it works.
+items are copied into an input of its own, the first of them with the job, the rest while it works. Batches of which
+the items cannot be read any more are left out.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from services.scheduler.domain.model import Cursor, JobRecord, JobStatus, Option
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import Jobs, JobView
-from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger
+from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger, ObjectStore
 from services.scheduler.usecases.publish import Publisher
-from services.scheduler.usecases.reread import failed_batches
+from services.scheduler.usecases.reread import Chunk, failed_batches
 
 _ATTEMPTED = (JobStatus.SUCCEEDED, JobStatus.COMPLETED_WITH_FAILURES)
 """Every batch was attempted: what failed again is with that job."""
@@ -26,6 +27,7 @@ class Retry:
     """Takes requests to run failed batches again."""
 
     ledger: Ledger
+    objects: ObjectStore
     clock: Clock
     jobs: Jobs
     ids: JobIds
@@ -37,27 +39,27 @@ class Retry:
 
     async def __call__(
         self, api_name: str, job_id: str, workers: int | None, request: RequestKey | None = None
-    ) -> JobView:
+    ) -> tuple[JobView, list[str]]:
         """Accept the new job, or find the one that the same request has become. It is on disk when this returns.
 
-        Without `workers` it has as many as the old one.
+        Without `workers` it has as many as the old one. Also gives warnings, for people.
 
         Raises `CortexError`: `job.not_found`, `resources.api_not_deployed`, `job.job_is_in_progress`,
-        `job.no_failed_batches`, `job.already_retried`, `job.idempotency_key_reused`, and what
-        `DeadLetterQueues.check` raises.
+        `job.no_failed_batches`, `job.already_retried`, `job.items_not_readable`, `job.idempotency_key_reused`, and
+        what `DeadLetterQueues.check` raises.
         """
         if workers is not None:
             check_workers(workers)
         old = (await self.jobs.view(api_name, job_id)).job
         if request is not None and (earlier := await self.ledger.requested(api_name, request)):
-            return await self.jobs.view(api_name, earlier)
+            return await self.jobs.view(api_name, earlier), []
         await self._check(old)
         api = await self.ledger.api(api_name)
         if api is None:
             raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
         if old.spec.dead_letter_queue is not None:
             await self.queues.check(old.spec.dead_letter_queue.arn)
-        first = await failed_batches(self.ledger, job_id, Cursor())
+        first, left_out = await self._first_chunk(old)
         now_ns = self.clock.now_ns()
         new_id = self.ids.new(now_ns)
         spec = replace(
@@ -68,12 +70,28 @@ class Retry:
             created_ns=now_ns,
             traceparent=self.traceparent(),
             retry_of=job_id,
+            source=None,
             options=_beside(old.spec.options, new_id),
         )
         await self.publisher.check(spec)
-        return await self.accept(
+        view = await self.accept(
             spec, first.pieces, first.segments, first.cursor, request=request, earlier_retry=old.retried_by
         )
+        warning = f"{left_out} failed batches are left out: their items cannot be read any more"
+        return view, [warning] if left_out else []
+
+    async def _first_chunk(self, old: JobRecord) -> tuple[Chunk, int]:
+        """The first batches that can be read, and how many before them, and among them, cannot."""
+        cursor, left_out = Cursor(), 0
+        while True:
+            chunk = await failed_batches(self.ledger, self.objects, old.spec, cursor)
+            cursor, left_out = chunk.cursor, left_out + chunk.unreadable
+            if chunk.segments:
+                return chunk, left_out
+            if cursor.done:
+                text = f"the items of the failed batches of job {old.spec.job_id} cannot be read any more:"
+                text += " the files they were in are gone or changed; submit the job again"
+                raise CortexError("job.items_not_readable", text, Category.CONFLICT)
 
     async def _check(self, old: JobRecord) -> None:
         name = f"job {old.spec.job_id} of {old.spec.api_name}"

@@ -1,7 +1,8 @@
 """Submitting a job: everything is checked before anything is stored."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from services.common.errors import Category, CortexError
@@ -12,8 +13,9 @@ from services.scheduler.domain.partition import Partitioner
 from services.scheduler.domain.submission import Submission, validate
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import JobView
-from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger
+from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger, ObjectStore
 from services.scheduler.usecases.publish import Publisher
+from services.scheduler.usecases.selection import Selection
 
 FIRST_SEGMENTS = 64
 """Segments that are written with the job; the rest is split while work goes on."""
@@ -26,6 +28,7 @@ class Submit:
     """Takes submissions."""
 
     ledger: Ledger
+    objects: ObjectStore
     clock: Clock
     ids: JobIds
     queues: DeadLetterQueues
@@ -34,14 +37,19 @@ class Submit:
     accept: Accept
     publisher: Publisher
 
-    async def check(self, api_name: str, submission: Submission) -> None:
-        """Say what is wrong with a submission, if anything, and store nothing."""
-        await self._prepare(api_name, submission)
+    async def check(self, api_name: str, submission: Submission) -> AsyncGenerator[str, None]:
+        """Say what is wrong with a submission, if anything, and store nothing. Gives the files that it means."""
+        spec, _ = await self._prepare(api_name, submission)
+        if spec.source is not None:
+            async with aclosing(Selection(self.objects, spec.source).files()) as pages:
+                async for _, page in pages:
+                    for stored in page:
+                        yield stored.uri
 
     async def __call__(self, api_name: str, submission: Submission, request: RequestKey | None = None) -> JobView:
         """Accept a job, or find the one that the same request has become. It is on disk when this returns."""
         spec, pieces = await self._prepare(api_name, submission)
-        segments, cursor = _first_segments(spec.batch_size, pieces)
+        segments, cursor = _first_segments(spec.batch_size, pieces) if spec.source is None else ([], Cursor())
         return await self.accept(spec, pieces, segments, cursor, request=request)
 
     async def _prepare(self, api_name: str, submission: Submission) -> tuple[JobSpec, list[bytes]]:
@@ -49,7 +57,11 @@ class Submit:
         api = await self.ledger.api(api_name)
         if api is None:
             raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
-        pieces = await _read(checked.items_json, checked.batch_size)
+        if checked.source is not None:
+            await Selection(self.objects, checked.source).check()
+            pieces: list[bytes] = []
+        else:
+            pieces = await _read(checked.items_json, checked.batch_size)
         if checked.dead_letter_queue is not None:
             await self.queues.check(checked.dead_letter_queue.arn)
         now_ns = self.clock.now_ns()
@@ -66,6 +78,7 @@ class Submit:
             created_ns=now_ns,
             traceparent=self.traceparent(),
             options=checked.options,
+            source=checked.source,
         )
         await self.publisher.check(spec)
         return spec, pieces

@@ -34,6 +34,8 @@ from services.scheduler.domain.model import (
     Notice,
     OpenBatches,
     Outcome,
+    Piece,
+    PlacedPiece,
     RequestKey,
     Segment,
     Tally,
@@ -128,7 +130,7 @@ class SqliteLedger:
         self,
         spec: JobSpec,
         state: JobState,
-        pieces: Iterable[bytes],
+        pieces: Iterable[Piece],
         segments: Sequence[Segment],
         cursor: Cursor,
         request: RequestKey | None = None,
@@ -150,7 +152,7 @@ class SqliteLedger:
             msgspec.json.encode(spec.options).decode(),
             msgspec.json.encode(spec.source).decode(),
         )
-        stream = rows.input_rows(pieces)
+        stream = [piece for piece in pieces if piece]
         first_segments = rows.segment_rows(segments)
 
         def operation(connection: sqlite3.Connection) -> str:
@@ -170,7 +172,7 @@ class SqliteLedger:
             )
             key = rows.job_key(connection, spec.job_id)
             connection.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", (key, *submission))
-            rows.insert_rows(connection, "INTO input", key, stream, INPUT_ROWS_AT_ONCE)
+            rows.append_pieces(connection, key, stream, INPUT_ROWS_AT_ONCE)
             rows.insert_rows(connection, "INTO segments", key, first_segments)
             return spec.job_id
 
@@ -181,15 +183,15 @@ class SqliteLedger:
         return await self._readers.run(lambda connection: rows.requested(connection, api_name, request))
 
     async def add_segments(
-        self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[bytes] = ()
+        self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[Piece] = ()
     ) -> int:
         """See the port."""
-        stream = rows.input_rows(pieces, segments[0].start if segments else 0)
+        stream = [piece for piece in pieces if piece]
         values = (cursor.offset, cursor.done, cursor.position)
 
         def operation(connection: sqlite3.Connection) -> int:
             key = rows.job_key(connection, job_id)
-            rows.insert_rows(connection, "INTO input", key, stream, INPUT_ROWS_AT_ONCE)
+            rows.append_pieces(connection, key, stream, INPUT_ROWS_AT_ONCE)
             known = rows.append_segments(connection, key, segments)
             connection.execute(
                 "UPDATE jobs SET input_offset = ?, input_done = ?, input_position = ? WHERE key = ?", (*values, key)
@@ -273,17 +275,49 @@ class SqliteLedger:
         )
         return [rows.segment_of(row) for row in found]
 
-    async def read_input(self, job_id: str, start: int, end: int) -> bytes:
+    async def read_input(self, job_id: str, start: int, end: int) -> list[PlacedPiece]:
         """See the port."""
         found = await self._select(
-            "SELECT substr(bytes, max(:start - start, 0) + 1, max(:end - max(start, :start), 0))"
-            " FROM input, (SELECT key FROM jobs WHERE job_id = :job_id)"
-            " WHERE job = key AND start < :end AND start >= coalesce("
+            "SELECT start, substr(bytes, max(:start - start, 0) + 1, max(:end - max(start, :start), 0)),"  # noqa: S608  # constants
+            f" {rows.REFERENCE_COLUMNS} FROM (SELECT key FROM jobs WHERE job_id = :job_id) CROSS JOIN input"
+            " LEFT JOIN objects ON objects.job = key AND number = object"
+            " WHERE input.job = key AND start < :end AND start >= coalesce("
             "  (SELECT max(start) FROM input WHERE job = key AND start <= :start), 0)"
             " ORDER BY start",
             {"job_id": job_id, "start": start, "end": end},
         )
-        return b"".join(row[0] for row in found)
+        pieces = (rows.piece_of(row, start) for row in found)
+        return [placed for placed in pieces if placed.end > start]  # the stream may end before the range
+
+    async def references(self, job_id: str, start: int, limit: int) -> list[PlacedPiece]:
+        """See the port."""
+        found = await self._select(
+            f"SELECT start, bytes, {rows.REFERENCE_COLUMNS}"  # noqa: S608  # constants
+            " FROM (SELECT key FROM jobs WHERE job_id = :job_id) CROSS JOIN input"
+            " JOIN objects ON objects.job = key AND number = object"
+            " WHERE input.job = key AND start >= :start ORDER BY start LIMIT :limit",
+            {"job_id": job_id, "start": start, "limit": limit},
+        )
+        return [rows.piece_of(row) for row in found]
+
+    async def keep_items(self, job_id: str, copies: Mapping[int, bytes]) -> None:
+        """See the port."""
+        values = list(copies.items())
+
+        def operation(connection: sqlite3.Connection) -> None:
+            key = rows.job_key(connection, job_id)
+            rows.insert_rows(connection, "OR IGNORE INTO kept_items", key, values, INPUT_ROWS_AT_ONCE)
+
+        await self._writer.submit(operation)
+
+    async def kept_items(self, job_id: str, indexes: Sequence[int]) -> dict[int, bytes]:
+        """See the port."""
+        found = await self._select(
+            "SELECT batch, bytes FROM kept_items WHERE job = (SELECT key FROM jobs WHERE job_id = ?)"
+            " AND batch IN (SELECT value FROM json_each(?))",
+            (job_id, msgspec.json.encode(list(indexes))),
+        )
+        return dict(found)
 
     async def outcomes(
         self,

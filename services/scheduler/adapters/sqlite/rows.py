@@ -7,9 +7,9 @@ thousand rows to one statement.
 
 import sqlite3
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -30,9 +30,13 @@ from services.scheduler.domain.model import (
     Notice,
     Options,
     Outcome,
+    Piece,
+    PlacedPiece,
+    Reference,
     RequestKey,
     Segment,
     Source,
+    StoredObject,
     Tally,
     WorkerRecord,
 )
@@ -49,6 +53,7 @@ STATE_NUMBERS = {state: number for number, state in enumerate(FINAL_STATES)}
 
 API_COLUMNS = "name, api_id, endpoint, spec_json, deployed_ns"
 HISTORY_COLUMNS = "attempts, losses, epoch, http_status, error, given_up"
+REFERENCE_COLUMNS = "uri, size, tag, object_start, length, checksum"
 WORKER_COLUMNS = "worker_id, job_id, slot, pid, started, detail"
 JOB_COLUMNS = (
     "job_id, api_name, jobs.api_id, workers, batch_size, config_json, timeout_seconds,"
@@ -179,10 +184,43 @@ def tally_columns(tally: Tally) -> tuple[Any, ...]:
     )
 
 
-def input_rows(pieces: Iterable[bytes], start: int = 0) -> list[tuple[int, bytes]]:
-    """start, bytes: of these pieces in an item stream, from `start` on."""
-    pieces = [piece for piece in pieces if piece]
-    return list(zip(accumulate(map(len, pieces), initial=start), pieces, strict=False))
+def append_pieces(connection: sqlite3.Connection, key: int, pieces: Sequence[Piece], at_once: int) -> None:
+    """Make a job's item stream longer, `at_once` rows in a statement."""
+    if not pieces:
+        return
+    end = connection.execute(
+        "SELECT start + coalesce(length, length(bytes)) FROM input WHERE job = ? ORDER BY start DESC LIMIT 1", (key,)
+    ).fetchone()
+    start = end[0] if end is not None else 0
+    values: list[tuple[Any, ...]] = []
+    number, latest = _latest_object(connection, key)
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            values.append((start, piece, None, None, None, None))
+            start += len(piece)
+            continue
+        if piece.source != latest:
+            number, latest = number + 1, piece.source
+            row = (key, number, latest.uri, latest.size, latest.tag)
+            connection.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?)", row)
+        values.append((start, None, number, piece.start, piece.length, piece.checksum))
+        start += piece.length
+    insert_rows(connection, "INTO input", key, values, at_once)
+
+
+def _latest_object(connection: sqlite3.Connection, key: int) -> tuple[int, StoredObject | None]:
+    row = connection.execute(
+        "SELECT number, uri, size, tag FROM objects WHERE job = ? ORDER BY number DESC LIMIT 1", (key,)
+    ).fetchone()
+    return (row[0], StoredObject(*row[1:])) if row is not None else (0, None)
+
+
+def piece_of(row: Sequence[Any], start: int = 0) -> PlacedPiece:
+    """From `start, bytes` and REFERENCE_COLUMNS. Stored bytes are cut already, to begin at `start` at least."""
+    begins, stored, uri, size, tag, object_start, length, checksum = row
+    if stored is not None:
+        return PlacedPiece(max(begins, start), stored)
+    return PlacedPiece(begins, Reference(StoredObject(uri, size, tag), object_start, length, checksum))
 
 
 def segment_rows(segments: Sequence[Segment]) -> list[tuple[int, int, bytes]]:

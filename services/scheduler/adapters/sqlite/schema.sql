@@ -84,12 +84,34 @@ CREATE TABLE requests (
     PRIMARY KEY (api_name, request_id)
 ) WITHOUT ROWID;
 
--- The item streams, in pieces.
+-- The item streams, in pieces: either bytes, or a reference to a range of an object.
 CREATE TABLE input (
-    job   INTEGER NOT NULL,
-    start INTEGER NOT NULL,  -- offset in the stream
-    bytes BLOB NOT NULL,
+    job          INTEGER NOT NULL,
+    start        INTEGER NOT NULL,  -- offset in the stream
+    bytes        BLOB,              -- NULL: a reference
+    object       INTEGER,           -- its number
+    object_start INTEGER,           -- where the range begins in the object
+    length       INTEGER,           -- of the piece in the stream
+    checksum     INTEGER,           -- its CRC-32
     PRIMARY KEY (job, start)
+);
+
+-- The objects that references are about, as they were when they were listed; by number in the order of the stream.
+CREATE TABLE objects (
+    job    INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    uri    TEXT NOT NULL,
+    size   INTEGER NOT NULL,
+    tag    TEXT NOT NULL,
+    PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+
+-- Copies of failed batches' items that are not stored above, as ranges of the item stream.
+CREATE TABLE kept_items (
+    job   INTEGER NOT NULL,
+    batch INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (job, batch)
 );
 
 CREATE TABLE segments (
