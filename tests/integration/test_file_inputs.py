@@ -66,7 +66,7 @@ async def test_the_values_of_files_become_items_and_batches_run_on_from_file_to_
     )
     assert [payload.count(b'"number"') for _, payload in sorted(seen.items())] == [64] * 140 + [40]
     assert stored_bytes(tmp_path) < 64 * 1024, "the files' ends"
-    assert len(store.reads) <= 6, "each range is read once to split it and once for its batches"
+    assert len(store.reads) < len(seen) / 10, "never a request for each batch"
 
 
 async def test_the_paths_of_files_become_items(tmp_path: Path, driver: ScriptedDriver, store: DirectoryStore) -> None:
