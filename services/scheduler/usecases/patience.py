@@ -49,7 +49,7 @@ class Patience:
                 if not self.trouble:
                     log.error("job %s: %s, trying again: %s", self._job_id, self._what, error.message)
                 self._tell(error.message)
-                await asyncio.sleep(RETRY_SECONDS if self._pause_seconds is None else self._pause_seconds)
+                await asyncio.sleep(self._pause_seconds)
             else:
                 self._tell("")
                 return result
