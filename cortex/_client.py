@@ -5,7 +5,6 @@ Methods and results are those of Cortex's client as far as it has them: `deploy`
 All raise `cortex.exceptions.NotFound` for what does not exist and `CortexException` for everything else that fails.
 """
 
-import itertools
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -123,8 +122,8 @@ class Client:
         or the connection breaks, the job ends as `enqueue_failed`. The rest is as with `submit_job`.
         """
         head = _submission(None, workers, batch_size, None, None, fields).head()
-        lines = itertools.chain([head], encode_lines(items))
-        job: Json = json.loads(self.operator.submit_stream(api_name, lines, idempotency_key=idempotency_key))
+        answer = self.operator.submit_stream(api_name, head, encode_lines(items), idempotency_key=idempotency_key)
+        job: Json = json.loads(answer)
         return job
 
     def dry_run(
@@ -138,10 +137,13 @@ class Client:
         delimited_files: FileSelection | None = None,
         **fields: Unpack[JobFields],
     ) -> list[str]:
-        """Check what `submit_job` would submit, and submit nothing; the files it selects. Raises if it is refused."""
+        """Check what `submit_job` would submit, and submit nothing. Raises if it is refused.
+
+        Returns the files that it selects; of very many only the first ones.
+        """
         submission = _submission(items, workers, batch_size, file_path_lister, delimited_files, fields)
         *files, _all_is_well = self.operator.dry_run(api_name, submission.body())
-        return [file.decode() for file in files]
+        return [file.decode() for file in files if not file.startswith(b"... ")]
 
     def get_job(self, api_name: str, job_id: str) -> Json:
         """A job now: `job_status`, `metrics`, `endpoint`, `api_spec`."""

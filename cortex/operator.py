@@ -3,6 +3,7 @@
 `watch` and `results` are more than routes: they outlive a restart of the server, because a job does.
 """
 
+import itertools
 import json
 import os
 import re
@@ -23,6 +24,8 @@ PATIENCE_S = 30.0
 
 _BATCH = re.compile(rb'\{"batch": ?(\d+)')
 """How a line of results begins."""
+
+_LINE = re.compile(r"\bline (\d+)\b")
 
 
 class Operator:
@@ -63,22 +66,24 @@ class Operator:
         path = f"/batch/{_segment(api_name)}"
         return self._transport.send(Request("POST", path, body=body, idempotency_key=idempotency_key or _new_key()))
 
-    def submit_stream(self, api_name: str, lines: Iterable[bytes], *, idempotency_key: str | None = None) -> bytes:
-        """Submit a job whose first line is an object of its fields, and every further one an item.
+    def submit_stream(
+        self, api_name: str, head: bytes, lines: Iterable[bytes], *, idempotency_key: str | None = None
+    ) -> bytes:
+        """Submit a job of items that are sent as they come, once: a line each; the pieces may be cut anywhere.
 
-        `lines` may be cut anywhere. They are sent as they come, once.
+        `head` is a line too, the object of the job's other fields. What is refused is named by its number in `lines`.
         """
-        path = f"/batch/{_segment(api_name)}"
-        request = Request(
-            "POST", path, content_type="application/x-ndjson", idempotency_key=idempotency_key or _new_key()
-        )
+        path, media_type = f"/batch/{_segment(api_name)}", "application/x-ndjson"
+        request = Request("POST", path, content_type=media_type, idempotency_key=idempotency_key or _new_key())
         try:
-            return self._transport.upload(request, lines)
+            return self._transport.upload(request, itertools.chain([head], lines))
         except Unreachable as error:
             if error.kind != "client.connection_broken":
                 raise
             fate = "a job that had begun ends as `enqueue_failed`, unless all of its items had arrived"
             raise Unreachable(error.kind, f"{error.message}; {fate}: look at the API's latest job") from error
+        except CortexException as error:
+            raise type(error)(error.kind, _LINE.sub(_without_head, error.message, count=1)) from error
 
     def dry_run(self, api_name: str, body: bytes) -> Iterator[bytes]:
         """Check a submission and accept nothing: the selected files, a line each, and a last line that all is well."""
@@ -125,23 +130,26 @@ class Operator:
     def results(self, api_name: str, job_id: str, *, follow: bool) -> Iterator[bytes]:
         """A job's kept replies by batch, a line each: `batch`, `reply`; with `follow` until the job is over.
 
-        Where the server goes away in the middle, it is asked again, and what was told is passed over.
+        Where the server goes away in the middle, it is asked for the rest.
         """
-        last = -1
-        for line in self._patiently(lambda: self._lines_of(api_name, job_id, "results", follow=follow)):
-            found = _BATCH.match(line)
-            index = int(found[1]) if found else last + 1
-            if index > last:
-                last = index
-                yield line
+        following = 0
+
+        def rest() -> Iterator[bytes]:
+            return self._lines_of(api_name, job_id, "results", follow=follow, first=following)
+
+        for line in self._patiently(rest):
+            if told := _BATCH.match(line):
+                following = int(told[1]) + 1
+            yield line
 
     def errors(self, api_name: str, job_id: str) -> Iterator[bytes]:
         """A job's failed batches, a line each."""
         return self._lines_of(api_name, job_id, "errors", follow=False)
 
-    def _lines_of(self, api_name: str, job_id: str, what: str, *, follow: bool) -> Iterator[bytes]:
+    def _lines_of(self, api_name: str, job_id: str, what: str, *, follow: bool, first: int = 0) -> Iterator[bytes]:
         path = f"/batch/{_segment(api_name)}/{_segment(job_id)}/{what}"
-        for line in self._transport.lines(Request("GET", path, {"follow": "true" if follow else None})):
+        query = {"follow": "true" if follow else None, "first": str(first) if first else None}
+        for line in self._transport.lines(Request("GET", path, query)):
             if line.startswith(b'{"kind"'):  # trouble in the middle: no line of these has a kind
                 raise _trouble(json.loads(line))
             yield line
@@ -163,7 +171,7 @@ class Operator:
         raise Unreachable("client.connection_broken", f"the server stopped telling about job {job_id}")
 
     def _patiently(self, lines: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
-        """The lines, and all of them again when the server goes away in the middle, for `PATIENCE_S` seconds."""
+        """The lines, and those of asking again when the server goes away in the middle, for `PATIENCE_S` seconds."""
         started, last_heard = False, time.monotonic()
         while True:
             try:
@@ -179,6 +187,11 @@ class Operator:
 
 def _new_key() -> str:
     return os.urandom(16).hex()
+
+
+def _without_head(line: re.Match[str]) -> str:
+    """The server counts the head as line 1."""
+    return f"line {max(1, int(line[1]) - 1)}"
 
 
 def _segment(name: str) -> str:

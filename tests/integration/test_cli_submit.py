@@ -255,7 +255,7 @@ def test_a_stream_shows_how_far_it_is_and_gives_way_to_a_refusal(server: Server,
     assert done.returncode == 1
     assert "sending" in text
     assert "/11.3 MB" in text
-    assert text.endswith("error: line 3: too large (batchapi.item_size_exceeds_limit)\r\n")
+    assert text.endswith("error: line 2: too large (batchapi.item_size_exceeds_limit)\r\n")
 
 
 def test_ctrl_c_breaks_a_stream_off(server: Server, environ: dict[str, str]) -> None:

@@ -274,7 +274,7 @@ def test_a_field_that_no_job_has_is_a_mistake_of_the_caller(client: cortex.Clien
 
 def test_a_dry_run_gives_the_selected_files_or_raises_what_is_wrong(server: Server, client: cortex.Client) -> None:
     selection: FileSelection = {"s3_paths": ["s3://b/"], "batch_size": 1}
-    text = Reply(b"s3://b/1\ns3://b/2\nvalidations passed\n", content_type="text/plain")
+    text = Reply(b"s3://b/1\ns3://b/2\n... and 5 more\nvalidations passed\n", content_type="text/plain")
     server.on("POST /batch/digits?dryRun=true", text)
     assert client.dry_run("digits", workers=1, file_path_lister=selection) == ["s3://b/1", "s3://b/2"]
     server.on("POST /batch/digits?dryRun=true", Reply(b"there is no bucket b\n", 400, content_type="text/plain"))
@@ -296,7 +296,8 @@ def test_a_running_job_is_changed(server: Server, client: cortex.Client) -> None
 def test_results_go_on_where_they_broke_off(server: Server, client: cortex.Client) -> None:
     told = [b'{"batch":0,"reply":[0]}\n', b'{"batch":2,"reply":{"kind":1}}\n', b'{"batch":3,"reply":"three"}\n']
     path = f"GET /batch/digits/{JOB_ID}/results?follow=true"
-    server.on(path, Reply(lines=told[:2], broken=True), Reply({}, 503), Reply(lines=told))
+    server.on(path, Reply(lines=told[:2], broken=True))
+    server.on(f"{path}&first=3", Reply({}, 503), Reply(lines=told[2:]))
     found = [(each["batch"], each["reply"]) for each in client.job_results("digits", JOB_ID, follow=True)]
     assert found == [(0, [0]), (2, {"kind": 1}), (3, "three")]
 

@@ -79,8 +79,8 @@ def _stream(
     try:
         with closing(sending.shown(read, source.size)) as pieces:
             first = next(pieces, b"").removeprefix(BYTE_ORDER_MARK)  # before it, there is no job to begin
-            lines = itertools.chain([_submission(options).head(), first], pieces)
-            return operator.submit_stream(api, lines, idempotency_key=key)
+            head = _submission(options).head()
+            return operator.submit_stream(api, head, itertools.chain([first], pieces), idempotency_key=key)
     except KeyboardInterrupt:
         click.echo("broken off: if the job had begun, it ends as `enqueue_failed`", err=True)
         raise
