@@ -58,7 +58,9 @@ def test_a_job_that_keeps_no_results_is_told(server: Server, cli: Cli) -> None:
     server.on(RESULTS, Reply({"kind": "job.results_not_kept", "message": "the job keeps no replies"}, 400))
     done = cli("results", "digits", JOB_ID)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: the job keeps no replies (job.results_not_kept)\n"
+    assert done.stderr == (
+        "error: the job keeps no replies (job.results_not_kept)\n  jobs that are submitted with --results keep them\n"
+    )
 
 
 def test_a_reader_that_goes_away_ends_the_results_quietly(server: Server, environ: dict[str, str]) -> None:
@@ -118,7 +120,7 @@ def test_a_watched_job_shows_that_it_is_paused_how_fast_it_is_and_where_its_resu
     server: Server, cli: Cli
 ) -> None:
     progress = {"batches_per_second": 12.6, "eta_seconds": 65}
-    paused = job_status(done=4, paused=True, progress={"batches_per_second": 0.0, "eta_seconds": None})
+    paused = job_status(done=4, paused=True, progress=progress)
     over = job_status("succeeded", done=10, results=True)
     server.on(WATCH, Reply(lines=[line(paused)], broken=True), Reply(lines=[line(over)]))
     done = cli("watch", "digits", JOB_ID)

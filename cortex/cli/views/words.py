@@ -33,10 +33,10 @@ def clock(seconds: float) -> str:
 
 def speed(job: dict[str, Any]) -> list[str]:
     """How fast a job is and how long it takes on, as far as that is known: such as `35/s`, `0:25 left`."""
-    progress = job.get("progress") or {}
+    progress = {} if job.get("paused") else job.get("progress") or {}
     rate, left = progress.get("batches_per_second") or 0.0, progress.get("eta_seconds")
     told = [f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"] if rate >= 0.05 else []
-    return told if left is None or job.get("paused") else [*told, f"{clock(left)} left"]
+    return told if left is None else [*told, f"{clock(left)} left"]
 
 
 def duration(seconds: float) -> str:
