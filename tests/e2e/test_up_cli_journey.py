@@ -91,6 +91,31 @@ def test_failed_batches_show_in_the_exit_code_and_in_the_trace(cli: Cli, api: st
     wait_for("the failure in the trace", lambda: "✗" in cli("trace", api, job_of(done)).stdout)
 
 
+def test_bad_items_end_up_alone_and_the_replies_to_the_others_are_kept(cli: Cli, api: str) -> None:
+    failing = ("--retries", "1", "--backoff", "0", "--split-failed", "--results")
+    done = cli("submit", api, "--items", "-", "--batch-size", "4", *failing, "--watch", given='[1, 2, "fail", 4]')
+    assert done.returncode == 3
+    assert "2 of 3 batches succeeded, 1 failed" in done.stdout  # [1, 2] and [4], which were halved off
+    job = job_of(done)
+    followed = [json.loads(reply)["batch"] for reply in cli("results", api, job, "--follow").stdout.splitlines()]
+    assert followed == sorted(followed)
+    assert len(followed) == 2
+    (failed,) = (json.loads(line) for line in cli("results", api, job, "--errors").stdout.splitlines())
+    assert failed["items"] == ["fail"]
+    assert failed["index"] not in followed
+
+
+def test_a_running_job_is_paused_scaled_and_resumed(cli: Cli, api: str) -> None:
+    items = json.dumps([{"sleep": 0.1}] * 30)
+    job = job_of(cli("submit", api, "--items", "-", "--batch-size", "1", given=items))
+    assert cli.json("pause", api, job)["job_status"]["paused"] is True
+    assert "(paused)" in cli("get", api, job).stdout
+    assert cli("scale", api, job, "2").stdout == f"job {job} has 2 workers now\n"
+    assert cli("resume", api, job).stdout == f"job {job} goes on\n"
+    assert cli("watch", api, job).stdout.splitlines()[-1].endswith("30 batches succeeded, 0 failed")
+    assert cli.json("get", api, job)["job_status"]["workers"] == 2
+
+
 def test_a_job_is_stopped(cli: Cli, api: str) -> None:
     done = cli("submit", api, "--items", "-", "--batch-size", "1", given='[{"sleep": 60}]')
     job = job_of(done)
