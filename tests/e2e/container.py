@@ -1,9 +1,9 @@
 """A user's container for the journeys: a plain web server that notes every batch it has done.
 
 Each answered batch is one line of its file in NOTES: `{"items": [...], "job": ..., "traceparent": ...}`, on disk before
-the answer. `COMPLETED` in NOTES holds the calls of /on-job-complete. What a batch holds decides how it is answered: the
-item "fail" gives a 500, "hang" never answers, "close" closes the connection, "exit" ends the process, "eat" takes
-memory without end, and {"sleep": seconds} takes its time.
+the answer, which is `{"done": [...]}` with the items. `COMPLETED` in NOTES holds the calls of /on-job-complete. What a
+batch holds decides how it is answered: the item "fail" gives a 500, "hang" never answers, "close" closes the
+connection, "exit" ends the process, "eat" takes memory without end, and {"sleep": seconds} takes its time.
 """
 
 import json
@@ -59,13 +59,13 @@ class Handler(BaseHTTPRequestHandler):
             ME,
             {"items": items, "job": self.headers["X-Cortex-Job-ID"], "traceparent": self.headers["traceparent"]},
         )
-        return self.answer(200)
+        return self.answer(200, json.dumps({"done": items}).encode())
 
-    def answer(self, status: int) -> None:
+    def answer(self, status: int, body: bytes = b"ok") -> None:
         self.send_response(status)
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"ok")
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
         pass

@@ -37,6 +37,8 @@ def check_end(running: System, job_id: str) -> None:
     done = running.done()
     assert sorted(done) == sorted(json.dumps(item) for item in ITEMS)
     assert len(running.completions()) == 1
+    replies = list(running.client.job_results("hello", job_id))
+    assert replies == [{"batch": index, "reply": {"done": [item]}} for index, item in enumerate(ITEMS)]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -45,7 +47,7 @@ def test_killing(kind: str, seed: int, tmp_path: Path) -> None:
     rng = random.Random(f"{kind} {seed}")
     with system(tmp_path) as running:
         running.deploy(max_concurrency=2)
-        job_id = running.submit(ITEMS, workers=2)
+        job_id = running.submit(ITEMS, workers=2, results=True)
         for _ in range(2):
             progress = len(running.done()) + rng.randrange(1, 40)
             wait_for("progress", lambda p=progress: len(running.done()) >= p)  # type: ignore[misc]  # binds now
@@ -61,7 +63,7 @@ def test_killing_cortex_up_ends_everything_and_the_next_one_goes_on(seed: int, t
     rng = random.Random(seed)
     with system(tmp_path) as running:
         running.deploy(max_concurrency=2)
-        job_id = running.submit(ITEMS, workers=2)
+        job_id = running.submit(ITEMS, workers=2, results=True)
         progress = rng.randrange(0, 100)
         wait_for("progress", lambda: len(running.done()) >= progress)
         family = psutil.Process(running.process.pid).children(recursive=True)
@@ -76,7 +78,7 @@ def test_killing_cortex_up_ends_everything_and_the_next_one_goes_on(seed: int, t
 def test_stopping_in_the_middle_hands_everything_back_and_the_next_one_goes_on(tmp_path: Path) -> None:
     with system(tmp_path) as running:
         running.deploy(max_concurrency=2)
-        job_id = running.submit(ITEMS, workers=2)
+        job_id = running.submit(ITEMS, workers=2, results=True)
         wait_for("progress", lambda: len(running.done()) >= 20)
         family = psutil.Process(running.process.pid).children(recursive=True)
         assert running.stop() == 0
