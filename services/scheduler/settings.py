@@ -1,5 +1,6 @@
 """The scheduler's settings, read from the environment once."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ class Settings:
     """The collector's port for the containers' own spans; 0 for none."""
     working_dir: Path
     """Where containers run whose API file's own directory is not known."""
+    input_roots: tuple[Path, ...]
+    """Directories whose files jobs may read, and write results to, as `file://` paths."""
     lifeline_fd: int | None
     """See `services.common.lifecycle`."""
     log_level: str
@@ -54,6 +57,9 @@ class Settings:
             collector_socket=env.optional("CORTEX_COLLECTOR_SOCKET"),
             collector_port=env.integer("CORTEX_COLLECTOR_PORT", 0),
             working_dir=Path(env.text("CORTEX_WORKING_DIR", ".")).resolve(),
+            input_roots=tuple(
+                Path(root).absolute() for root in env.text("CORTEX_INPUT_ROOTS", "").split(os.pathsep) if root
+            ),
             lifeline_fd=int(lifeline) if lifeline is not None else None,
             log_level=env.text("CORTEX_LOG_LEVEL", "INFO"),
             startup_deadline_seconds=env.seconds("CORTEX_STARTUP_DEADLINE", 600.0),

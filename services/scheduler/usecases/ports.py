@@ -384,7 +384,8 @@ class ReadableObjects(Protocol):
     def list(self, prefix: str, after: str = "") -> AsyncIterator[Sequence[StoredObject]]:
         """The objects whose URI starts with `prefix`, recursively, in pages, ascending by the UTF-8 of their keys.
 
-        Only those behind the URI `after`. Directories, and the objects that stand for them (a key that ends with
+        Only those behind the URI `after`. A few stores that are compatible with S3 keep another order; behind an
+        object is there what they list later. Directories, and the objects that stand for them (a key that ends with
         `/`), are not listed.
         """
 
