@@ -35,7 +35,7 @@ class Place:
     base: str
     """An address that ends with a slash."""
     faithful: bool = True
-    """Whether keys are what they are in S3. Seaweedfs lists directory by directory and takes backslashes for slashes."""
+    """Whether keys are as in S3. Seaweedfs lists directory by directory, and takes a backslash for a slash."""
 
     async def put(self, *keys: str, content: bytes = b"content") -> None:
         for key in keys:
