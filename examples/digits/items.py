@@ -1,4 +1,4 @@
-"""Print the digits that are to be classified, one JSON object a line: `python -m examples.digits.items`."""
+"""Print the digits that are to be classified, one JSON object a line: `python items.py`."""
 
 import json
 from collections.abc import Iterator

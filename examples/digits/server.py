@@ -60,15 +60,17 @@ def healthz() -> str:
 
 
 @app.post("/")
-def classify(batch: list[Item], job_id: JobId) -> None:
-    predictions = model.predict([item.pixels for item in batch])
+def classify(batch: list[Item], job_id: JobId) -> list[dict[str, int]]:
+    digits = model.predict([item.pixels for item in batch])
+    predictions = [{"id": item.id, "digit": int(digit)} for item, digit in zip(batch, digits, strict=True)]
     directory = RESULTS / job_id
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / f"{PROCESS}.ndjson", "a") as file:
-        for item, digit in zip(batch, predictions, strict=True):
-            file.write(json.dumps({"id": item.id, "digit": int(digit)}) + "\n")
+        for prediction in predictions:
+            file.write(json.dumps(prediction) + "\n")
         file.flush()
         os.fsync(file.fileno())  # the answer 200 promises that this batch is done
+    return predictions  # a job with `results` keeps them for `cortex results`
 
 
 @app.post("/on-job-complete")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ START_SECONDS = 30
 class System:
     """A running `cortex up`."""
 
-    def __init__(self, directory: Path, environ: dict[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, environ: dict[str, str] | None = None, options: Sequence[str] = ()) -> None:
+        """`options` are more of those of `cortex up`."""
         self.data_dir = directory / "data"
         self.notes = directory / "notes"
         self.notes.mkdir(exist_ok=True)
         self._log = (directory / "up.log").open("ab")
         self.process = subprocess.Popen(
-            [CORTEX, "up", "--port", "0", "--grpc-port", "0", "--data-dir", self.data_dir],
+            [CORTEX, "up", "--port", "0", "--grpc-port", "0", "--data-dir", self.data_dir, *options],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -120,9 +121,9 @@ class System:
 
 
 @contextmanager
-def system(directory: Path, environ: dict[str, str] | None = None) -> Iterator[System]:
+def system(directory: Path, environ: dict[str, str] | None = None, options: Sequence[str] = ()) -> Iterator[System]:
     """A system for one test."""
-    running = System(directory, environ)
+    running = System(directory, environ, options)
     try:
         yield running
     finally:

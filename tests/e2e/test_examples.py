@@ -1,0 +1,107 @@
+"""The examples as their READMEs tell them: every command as it stands there, against a system of its own.
+
+A README is a list of steps: an `sh` block, and the `text` block right after it, if there is one, is what a person sees.
+There `...` stands for anything. `JOB` and `RETRY` are the ids of the jobs that were submitted and retried last.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.system import CORTEX, System, system
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+STEP = re.compile(r"^```sh\n(?P<commands>.*?)^```\n(?:```text\n(?P<seen>.*?)^```$)?", re.DOTALL | re.MULTILINE)
+SUBMITTED = re.compile(r"^submitted job (\w{16}) to \w+(, the failed batches of)?", re.MULTILINE)
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@dataclass(frozen=True)
+class Step:
+    commands: str
+    seen: str
+
+
+def steps(readme: Path) -> list[Step]:
+    found = [Step(each["commands"], each["seen"] or "...") for each in STEP.finditer(readme.read_text())]
+    assert found[0].commands.startswith("cortex up"), f"{readme} does not begin with the system that its commands need"
+    return found
+
+
+class Reader:
+    """Someone who follows a README in a terminal, in a copy of its folder."""
+
+    def __init__(self, folder: Path, running: System, environ: dict[str, str]) -> None:
+        self._folder = folder
+        self._environ = environ
+        self._jobs = {"JOB": "JOB", "RETRY": "RETRY"}
+        self._run(f"cortex env configure here --operator-endpoint {running.url}", 0)
+
+    def follow(self, step: Step) -> None:
+        seen = self._run(self._named(step.commands), 3 if "completed_with_failures" in step.seen else 0)
+        for job, retried in SUBMITTED.findall(seen):
+            self._jobs["RETRY" if retried else "JOB"] = job
+        expected = re.escape(self._named(step.seen).strip()).replace(re.escape("..."), ".*")
+        assert re.fullmatch(expected, seen.strip(), re.DOTALL), (
+            f"{step.commands}\nexpected:\n{step.seen}\nseen:\n{seen}"
+        )
+
+    def _named(self, text: str) -> str:
+        return re.sub(r"\b(JOB|RETRY)\b", lambda name: self._jobs[name[0]], text)
+
+    def _run(self, commands: str, code: int) -> str:
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", commands],
+            cwd=self._folder,
+            env=self._environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, f"{commands}\nended with exit code {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Example:
+    """A running copy of an example."""
+
+    reader: Reader
+    steps: list[Step]
+
+
+@pytest.fixture
+def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Example]:
+    """The example of the test's parameter, copied, and the system that its README starts, on free ports."""
+    folder = tmp_path / request.param
+    shutil.copytree(EXAMPLES / request.param, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    first, *others = steps(folder / "README.md")
+    environ = {
+        **os.environ,
+        "PATH": f"{CORTEX.parent}:{os.environ['PATH']}",
+        "CORTEX_CLI_CONFIG_DIR": str(tmp_path / "cli"),
+    }
+    options = first.commands.replace('"$PWD"', str(folder)).split()[2:]
+    with system(tmp_path, environ, options) as running:
+        yield Example(Reader(folder, running, environ), others)
+
+
+@pytest.mark.parametrize("example", ["digits"], indirect=True)
+def test_the_commands_of_its_readme_do_what_it_says(example: Example) -> None:
+    for step in example.steps:
+        if "s3://" not in step.commands:
+            example.reader.follow(step)
+
+
+def test_every_example_is_in_the_table() -> None:
+    listed = re.findall(r"^\| \[(\w+)\]\(\1/README.md\)", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.parent.name for path in EXAMPLES.glob("*/cortex.yaml"))
