@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +33,7 @@ NEEDED = (
     "websockets",
     "psutil",
     "jwt",
+    "aioboto3",
 )
 """What the parts import first of all."""
 
@@ -75,7 +76,9 @@ class Endpoints:
         return f"http://{self.http.reachable}"
 
 
-def local_system(directories: Directories, endpoints: Endpoints, *, insecure: bool) -> Plan:
+def local_system(
+    directories: Directories, endpoints: Endpoints, *, insecure: bool, input_roots: Sequence[Path] = ()
+) -> Plan:
     """Gateway, scheduler and collector on this machine.
 
     Stopped in this order: first nobody can submit any more, then the workers finish or hand back what they hold, and
@@ -100,6 +103,8 @@ def local_system(directories: Directories, endpoints: Endpoints, *, insecure: bo
         "CORTEX_COLLECTOR_ADDRESS": f"unix:{collector}",
     }
     scheduler_environment = {"CORTEX_GRPC_ADDRESS": str(endpoints.grpc), "CORTEX_SCHEDULER_SOCKET": str(scheduler)}
+    if input_roots:  # else what the environment says
+        scheduler_environment["CORTEX_INPUT_ROOTS"] = os.pathsep.join(map(str, input_roots))
     inherited = (directories.parts_lock_fd,)
     return Plan(
         parts=(
@@ -125,6 +130,19 @@ def local_system(directories: Directories, endpoints: Endpoints, *, insecure: bo
 def service(name: str) -> tuple[str, ...]:
     """The command of a service. `-P`: the directory where a user starts this may hold a `services` of its own."""
     return (sys.executable, "-P", "-m", f"services.{name}")
+
+
+def input_root(directory: Path) -> Path:
+    """The directory as jobs name it: `file://` and this path. Links are left as they are.
+
+    Raises `UpError`.
+    """
+    root = Path(os.path.abspath(directory))  # noqa: PTH100  # resolve() would follow links
+    if not root.is_dir():
+        raise UpError(f"--input-root {directory}: there is no such directory")
+    if os.pathsep in str(root):
+        raise UpError(f"--input-root {directory}: a path with {os.pathsep!r} in it cannot be used; give a link to it")
+    return root
 
 
 def _telemetry(collector: Path) -> dict[str, str]:

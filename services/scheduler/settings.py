@@ -57,9 +57,7 @@ class Settings:
             collector_socket=env.optional("CORTEX_COLLECTOR_SOCKET"),
             collector_port=env.integer("CORTEX_COLLECTOR_PORT", 0),
             working_dir=Path(env.text("CORTEX_WORKING_DIR", ".")).resolve(),
-            input_roots=tuple(
-                Path(root).absolute() for root in env.text("CORTEX_INPUT_ROOTS", "").split(os.pathsep) if root
-            ),
+            input_roots=_directories(env.text("CORTEX_INPUT_ROOTS", "")),
             lifeline_fd=int(lifeline) if lifeline is not None else None,
             log_level=env.text("CORTEX_LOG_LEVEL", "INFO"),
             startup_deadline_seconds=env.seconds("CORTEX_STARTUP_DEADLINE", 600.0),
@@ -72,3 +70,8 @@ class Settings:
 def _names(text: str | None) -> frozenset[str] | None:
     names = frozenset(part.strip() for part in (text or "").split(",") if part.strip())
     return names or None
+
+
+def _directories(paths: str) -> tuple[Path, ...]:
+    # Not `resolve`: jobs name a directory as the operator did, through links or not.
+    return tuple(Path(os.path.abspath(path)) for path in paths.split(os.pathsep) if path)  # noqa: PTH100

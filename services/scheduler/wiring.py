@@ -24,13 +24,14 @@ from services.common.grpc_errors import ErrorInterceptor
 from services.common.lifecycle import Stop
 from services.common.names import CHANNEL_OPTIONS
 from services.common.telemetry import Telemetry, TracingServerInterceptor, new_traceparent, start, traceparent
+from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
 from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
 from services.scheduler.adapters.log_files import LogFiles
-from services.scheduler.adapters.no_objects import NoObjects
 from services.scheduler.adapters.notice_sender import HttpNoticeSender
+from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.api.batch_servicer import BatchServicer
@@ -69,11 +70,14 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: Stop) -> N
     """Run the scheduler until it is told to stop. Local workers inherit `environ`."""
     telemetry = start("cortex-scheduler")
     ledger = await SqliteLedger.open(settings.data_dir / "ledger.db")
+    aws = AwsSession(environ)
     try:
+        objects = ObjectStores(aws, settings.input_roots)
         driver = LocalWorkerDriver(_driver_settings(settings), environ)
-        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(), telemetry, NoObjects())
+        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(), telemetry, objects)
         await scheduler.run(stop)
     finally:
+        await aws.close()
         await ledger.close()
         telemetry.shutdown()
 

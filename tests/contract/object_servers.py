@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 PATIENCE_S = 60.0
@@ -41,6 +43,11 @@ class AwsServer:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def s3(self) -> Any:  # boto3 makes its clients' types at run time
+        """A client, to put things there and to look at them."""
+        keys = {"aws_access_key_id": "everything", "aws_secret_access_key": "secret"}
+        return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", **keys)
 
     @property
     def environ_of_nobody(self) -> Mapping[str, str]:

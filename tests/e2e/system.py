@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ START_SECONDS = 30
 class System:
     """A running `cortex up`."""
 
-    def __init__(self, directory: Path, environ: dict[str, str] | None = None, options: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, environ: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
         """`options` are more of those of `cortex up`."""
         self.data_dir = directory / "data"
         self.notes = directory / "notes"
@@ -121,7 +121,7 @@ class System:
 
 
 @contextmanager
-def system(directory: Path, environ: dict[str, str] | None = None, options: Sequence[str] = ()) -> Iterator[System]:
+def system(directory: Path, environ: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> Iterator[System]:
     """A system for one test."""
     running = System(directory, environ, options)
     try:

@@ -14,8 +14,9 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2, worker_service_pb2, worker_service_pb2_grpc
 from services.common.lifecycle import Stop
 from services.common.telemetry import start
+from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
-from services.scheduler.adapters.no_objects import NoObjects
+from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
 from services.scheduler.settings import Settings
@@ -287,7 +288,8 @@ async def scheduler(
     socket = directory / "s"
     chosen = settings(directory, grace_seconds=grace_seconds, deadline_seconds=deadline_seconds)
     ledger = await SqliteLedger.open(directory / "ledger.db")
-    built = await Scheduler.build(chosen, ledger, driver, queues or SqsQueues(), start("test"), objects or NoObjects())
+    objects = objects or ObjectStores(AwsSession({}), ())
+    built = await Scheduler.build(chosen, ledger, driver, queues or SqsQueues(), start("test"), objects)
     stop = Stop()
     stop.at_once = True
     running = asyncio.create_task(built.run(stop))

@@ -15,8 +15,9 @@ from services.common.errors import Category, CortexError
 from services.common.grpc_errors import from_rpc_error
 from services.common.names import CHANNEL_OPTIONS
 from services.common.telemetry import start
+from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
-from services.scheduler.adapters.no_objects import NoObjects
+from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.api import worker_servicer
 from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
@@ -399,7 +400,9 @@ async def test_when_a_restarted_scheduler_begins_to_listen_it_knows_its_workers(
         await worker.open()
         await worker.lease(1)
     ledger = await SqliteLedger.open(tmp_path / "ledger.db")
-    built = await Scheduler.build(settings(tmp_path), ledger, driver, SqsQueues(), start("test"), NoObjects())
+    built = await Scheduler.build(
+        settings(tmp_path), ledger, driver, SqsQueues(), start("test"), ObjectStores(AwsSession({}), ())
+    )
     try:
         await built.jobs.resume()
         run = built.jobs.run(job_id)

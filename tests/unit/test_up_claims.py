@@ -15,6 +15,7 @@ from cortex.up.errors import UpError
 from cortex.up.part_log import readable
 from cortex.up.supervisor import how_it_ended
 from services.gateway import server
+from services.scheduler.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,28 @@ def test_the_sockets_directory_is_private_and_the_same_every_time(tmp_path: Path
         assert second.run == first.run
     with data_dir.claim(tmp_path / "other") as other:
         assert other.run != first.run
+
+
+def test_an_input_root_is_a_directory_as_jobs_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("real", "one:two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    assert plan.input_root(Path("real/../link")) == tmp_path / "link"
+    for wrong, why in (("nothing", "no such directory"), ("one:two", "give a link to it")):
+        with pytest.raises(UpError, match=f"--input-root {wrong}: .*{why}"):
+            plan.input_root(Path(wrong))
+
+
+def test_the_scheduler_is_told_the_input_roots_and_nobody_else(tmp_path: Path) -> None:
+    with data_dir.claim(tmp_path / "data") as directories:
+        address = ports.resolve("127.0.0.1", 0)
+        endpoints = plan.Endpoints(http=address, http_fd=0, grpc=address, collector=address)
+        system = plan.local_system(directories, endpoints, insecure=False, input_roots=[Path("/a"), Path("/b c")])
+    told = {part.name: part.environment.get("CORTEX_INPUT_ROOTS") for part in system.parts}
+    assert told == {"gateway": None, "scheduler": "/a:/b c", "collector": None}
+    settings = Settings.from_environment({"CORTEX_DATA_DIR": "x", "CORTEX_INPUT_ROOTS": "/a:/b c/../d:"})
+    assert settings.input_roots == (Path("/a"), Path("/d"))
 
 
 def test_a_runtime_directory_with_a_long_path_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,17 @@ PORT = click.IntRange(0, 65535)
 @click.option(
     "--insecure", is_flag=True, help="Serve an address that is not loopback: whoever reaches it may run programs here."
 )
-def command(host: str, port: int, grpc_port: int, data_dir: Path, insecure: bool) -> None:
+@click.option(
+    "--input-root",
+    "input_roots",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    multiple=True,
+    help="Jobs may read the files below, as file:///PATH, and write results there. May be repeated.",
+)
+def command(
+    host: str, port: int, grpc_port: int, data_dir: Path, insecure: bool, input_roots: tuple[Path, ...]
+) -> None:
     """Run the whole system on this machine.
 
     It runs until Ctrl-C or SIGTERM, then lets workers finish or hand back what they hold (10 seconds at most; a second
@@ -35,5 +45,5 @@ def command(host: str, port: int, grpc_port: int, data_dir: Path, insecure: bool
     """
     from cortex.up.system import Options, run
 
-    if not run(Options(host, port, grpc_port, data_dir, insecure)):
+    if not run(Options(host, port, grpc_port, data_dir, insecure, input_roots)):
         click.get_current_context().exit(INTERRUPTED)
