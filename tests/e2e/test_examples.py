@@ -95,7 +95,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Example]
         yield Example(Reader(folder, running, environ), others)
 
 
-@pytest.mark.parametrize("example", ["digits"], indirect=True)
+@pytest.mark.parametrize("example", ["digits", "photos", "languages"], indirect=True)
 def test_the_commands_of_its_readme_do_what_it_says(example: Example) -> None:
     for step in example.steps:
         if "s3://" not in step.commands:

@@ -43,9 +43,8 @@ def test_files_below_an_input_root(tmp_path: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
     (root / "in" / "link").symlink_to("/etc")
-    with system(
-        tmp_path, None, "--input-root", os.path.relpath(root, tmp_path), "--input-root", "/usr/share"
-    ) as running:
+    options = ["--input-root", os.path.relpath(root, tmp_path), "--input-root", "/usr/share"]
+    with system(tmp_path, options=options) as running:
         running.deploy()
         with pytest.raises(CortexException, match="link that leads out of") as caught:
             running.client.submit_job("hello", delimited_files=selection(f"file://{root}/"), workers=1, batch_size=7)
