@@ -10,9 +10,9 @@ may go on when that one is forgotten. So there is always progress, and never mor
 from collections.abc import Callable
 from typing import Protocol
 
-from services.common.replies import MAX_KEPT_REPLY_BYTES, SURELY_FITS_BYTES, reply_json
+from services.common.replies import MAX_KEPT_REPLY_BYTES, fits
 
-BUDGET_BYTES = 8 * 1024 * 1024
+BUDGET_BYTES = 4 * 1024 * 1024
 """With one reply more, and what is copied of it to be sent, well within the memory that a worker's pod is given."""
 
 _LIMIT = f"{MAX_KEPT_REPLY_BYTES // 2**20} MiB: answer less, write it to a file or a store, or submit without `results`"
@@ -31,21 +31,18 @@ class Reader(Protocol):
 class KeptReply:
     """One reply and the room that it takes."""
 
-    __slots__ = ("_body", "_reader", "_room", "size", "too_large")
+    __slots__ = ("_reader", "_room", "_so_far", "body", "size", "too_large")
 
     def __init__(self, room: "ReplyRoom", reader: Reader) -> None:
         self._room = room
         self._reader: Reader | None = reader
-        self._body: bytes | bytearray = b""
+        self._so_far: bytes | bytearray = b""
+        self.body = b""
+        """The whole of it, once it is whole."""
         self.size = 0
         """Bytes."""
         self.too_large = ""
         """Why it cannot be kept, for people; empty when it can."""
-
-    @property
-    def body(self) -> bytes:
-        """The whole of it."""
-        return bytes(self._body)
 
     @property
     def reader(self) -> Reader | None:
@@ -58,29 +55,30 @@ class KeptReply:
         if size > MAX_KEPT_REPLY_BYTES:
             self.too_large = f"the container's answer is to be kept and larger than {_LIMIT}"
             return
-        if not self._body:
-            self._body = more  # most replies come in one piece, which is not copied
+        if not self._so_far:
+            self._so_far = more  # most replies come in one piece, which is not copied
         else:
-            if isinstance(self._body, bytes):
-                self._body = bytearray(self._body)
-            self._body += more
+            if isinstance(self._so_far, bytes):
+                self._so_far = bytearray(self._so_far)
+            self._so_far += more
         self.size = size
         self._room.took(self, len(more))
 
     def end(self) -> None:
         """It is whole."""
         self._reader = None
+        self.body, self._so_far = bytes(self._so_far), b""
 
     def misfit(self) -> str:
         """Why it cannot be kept although it has arrived, for people; empty when it can. Asked once it is whole."""
-        if self.size <= SURELY_FITS_BYTES or len(reply_json(self.body)) <= MAX_KEPT_REPLY_BYTES:
+        if fits(self.body):
             return ""
         return f"the container's answer is no JSON, and as a JSON string larger than {_LIMIT}"
 
     def forget(self) -> None:
         """It is recorded, or not wanted any more."""
         size, self.size = self.size, 0
-        self._body = b""
+        self.body = self._so_far = b""
         self._room.gave_back(self, size)
 
 

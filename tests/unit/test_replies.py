@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.common.replies import SURELY_FITS_BYTES, reply_json
+from services.common.replies import MAX_KEPT_REPLY_BYTES, fits, reply_json
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,21 @@ def test_whatever_is_answered_is_one_line_of_json_that_fits(reply: bytes) -> Non
     json.loads(text)
     assert b"\n" not in text
     assert len(text) <= 6 * len(reply) + 2
-    assert SURELY_FITS_BYTES * 6 + 2 <= 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("reply", "fitting"),
+    [
+        (b"\x00" * ((MAX_KEPT_REPLY_BYTES - 2) // 6), True),
+        (b"\x00" * ((MAX_KEPT_REPLY_BYTES - 2) // 6 + 1), False),
+        (b"\xff" * ((MAX_KEPT_REPLY_BYTES - 2) // 3), True),
+        (b"\xff" * ((MAX_KEPT_REPLY_BYTES - 2) // 3 + 1), False),
+        (b"x" * (MAX_KEPT_REPLY_BYTES - 2), True),
+        (b"x" * (MAX_KEPT_REPLY_BYTES - 1), False),
+        (b'"' + b"x" * (MAX_KEPT_REPLY_BYTES - 2) + b'"', True),
+        (b'"' + b"x" * (MAX_KEPT_REPLY_BYTES - 1) + b'"', False),
+    ],
+)
+def test_a_reply_fits_if_its_json_does(reply: bytes, fitting: bool) -> None:
+    assert fits(reply) is fitting
+    assert (len(reply_json(reply)) <= MAX_KEPT_REPLY_BYTES) is fitting
