@@ -164,6 +164,19 @@ class TestFollowing:
         await worker.answer_completion()
         assert [(batch.index, batch.items_json) for batch in await following] == [(1, "[2]")]
 
+    async def test_of_a_batch_that_is_halved_its_halves_are_told_and_not_itself(self, kit: Kit) -> None:
+        job_id = await kit.submit("[1,2,3]", batch_size=2, results=KEPT, split_failed=True)
+        following = asyncio.create_task(replies(kit, job_id, follow=True))
+        failing = asyncio.create_task(tail(kit, job_id, follow=True, failed=True))
+        worker = await started(kit, job_id)
+        await finish(worker, 0, ok=False)  # batches 2 and 3 take its place
+        await finish(worker, 1, b"three")
+        await finish(worker, 2, b"one")
+        await finish(worker, 3, ok=False)
+        await worker.answer_completion()
+        assert await following == {1: '"three"', 2: '"one"'}
+        assert [(batch.index, batch.items_json) for batch in await failing] == [(3, "[2]")]
+
 
 async def _batches(kit: Kit, request: pb.TailResultsRequest) -> AsyncGenerator[resources_pb2.Batch, None]:
     async for message in kit.batch.TailResults(request):
