@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,50 +12,44 @@ import pytest
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import StoredObject
+from services.scheduler.adapters.file_store import FileStore
+from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.usecases import job_run
+from tests.contract.object_servers import AwsServer
+from tests.contract.test_object_store import s3_session
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler
 
-STORE = "file:///results"
-KEPT = resources_pb2.Results(s3_path=f"{STORE}/job")
 
-
-class DirectoryStore:
-    """A store of files in a directory, which is away, or slow, when the test says so."""
+class DirectoryStore(FileStore):
+    """A directory that is away, or slow, when the test says so."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        root.mkdir()
+        super().__init__([root])
+        self._root_path = root
+        self.kept = resources_pb2.Results(s3_path=f"file://{root}/job")
         self.away = False
         self.may_write = asyncio.Event()
         self.may_write.set()
         self.writing = asyncio.Event()
 
     def text(self, name: str) -> str:
-        return (self._root / name).read_text()
+        return (self._root_path / name).read_text()
 
     def names(self) -> list[str]:
-        return sorted(str(path.relative_to(self._root)) for path in self._root.rglob("*") if path.is_file())
-
-    async def list(self, prefix: str, after: str = "") -> AsyncIterator[Sequence[StoredObject]]:
-        raise NotImplementedError
-        yield []  # type: ignore[unreachable]  # a generator, as the port has it
-
-    async def read(self, stored: StoredObject, start: int, end: int) -> bytes:
-        raise NotImplementedError
+        return sorted(str(path.relative_to(self._root_path)) for path in self._root_path.rglob("*") if path.is_file())
 
     async def write(self, uri: str, chunks: AsyncIterator[bytes]) -> None:
         self.writing.set()
         await self.may_write.wait()
-        await self.check_writable(uri)
-        path = self._root / uri.removeprefix(f"{STORE}/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            async for chunk in chunks:
-                file.write(chunk)
-        part.rename(path)
+        self._check()
+        await super().write(uri, chunks)
 
     async def check_writable(self, uri_prefix: str) -> None:
+        self._check()
+        await super().check_writable(uri_prefix)
+
+    def _check(self) -> None:
         if self.away:
             raise CortexError("aws.unreachable", "the store is away", Category.UNAVAILABLE)
 
@@ -102,7 +96,7 @@ async def test_both_files_are_there_when_the_job_is_over(
     tmp_path: Path, driver: ScriptedDriver, store: DirectoryStore
 ) -> None:
     async with running(tmp_path, driver, store) as kit:
-        job_id = await kit.submit(ITEMS, results=KEPT)
+        job_id = await kit.submit(ITEMS, results=store.kept)
         worker = await answered(kit, job_id)
         job = await kit.until(job_id, lambda job: job.HasField("end_time"))
         await asyncio.wait_for(worker.shutdown.wait(), 10)
@@ -129,7 +123,7 @@ async def test_a_place_that_cannot_be_written_is_said_at_submission(
     store.away = True
     async with running(tmp_path, driver, store) as kit:
         with pytest.raises(grpc.aio.AioRpcError, match="the store is away"):
-            await kit.submit(ITEMS, results=KEPT)
+            await kit.submit(ITEMS, results=store.kept)
         assert (await kit.batch.ListJobs(pb.ListJobsRequest(api_name="hello"))).jobs == []
 
 
@@ -137,7 +131,7 @@ async def test_a_store_that_is_away_holds_the_job_and_its_workers_are_let_go(
     tmp_path: Path, driver: ScriptedDriver, store: DirectoryStore
 ) -> None:
     async with running(tmp_path, driver, store) as kit:
-        job_id = await kit.submit(ITEMS, results=KEPT)
+        job_id = await kit.submit(ITEMS, results=store.kept)
         store.away = True
         worker = await answered(kit, job_id)
         await asyncio.wait_for(worker.shutdown.wait(), 10)
@@ -153,7 +147,7 @@ async def test_a_job_that_waits_for_its_store_can_be_stopped(
     tmp_path: Path, driver: ScriptedDriver, store: DirectoryStore
 ) -> None:
     async with running(tmp_path, driver, store) as kit:
-        job_id = await kit.submit(ITEMS, results=KEPT)
+        job_id = await kit.submit(ITEMS, results=store.kept)
         store.away = True
         await answered(kit, job_id)
         await kit.until(job_id, lambda job: "the store is away" in job.reason)
@@ -167,7 +161,7 @@ async def test_after_a_crash_in_the_middle_the_results_are_written_again_and_the
 ) -> None:
     store.may_write.clear()
     async with running(tmp_path, driver, store) as kit:
-        job_id = await kit.submit(ITEMS, results=KEPT)
+        job_id = await kit.submit(ITEMS, results=store.kept)
         await answered(kit, job_id)
         await asyncio.wait_for(store.writing.wait(), 10)
     assert store.names() == []
@@ -184,11 +178,11 @@ async def test_a_retry_writes_its_results_beside_those_of_the_first_job(
     tmp_path: Path, driver: ScriptedDriver, store: DirectoryStore
 ) -> None:
     async with running(tmp_path, driver, store) as kit:
-        job_id = await kit.submit(ITEMS, results=KEPT)
+        job_id = await kit.submit(ITEMS, results=store.kept)
         await answered(kit, job_id)
         await kit.until(job_id, lambda job: job.HasField("end_time"))
         retry = await kit.batch.RetryJob(pb.RetryJobRequest(api_name="hello", job_id=job_id))
-        assert retry.job.results.s3_path == f"{STORE}/job/{retry.job.job_id}"
+        assert retry.job.results.s3_path == f"{store.kept.s3_path}/{retry.job.job_id}"
         worker = await kit.worker()
         await worker.open()
         await worker.work_off()
@@ -196,13 +190,14 @@ async def test_a_retry_writes_its_results_beside_those_of_the_first_job(
         await kit.until(retry.job.job_id, lambda job: job.HasField("end_time"))
     assert store.text("job/results.ndjson") == RESULTS
     assert store.text(f"job/{retry.job.job_id}/results.ndjson") == '{"batch":0,"reply":""}\n'
+    assert store.text(f"job/{retry.job.job_id}/errors.ndjson") == ""
 
 
 async def test_a_job_that_is_stopped_writes_nothing_and_its_results_can_still_be_read(
     tmp_path: Path, driver: ScriptedDriver, store: DirectoryStore
 ) -> None:
     async with running(tmp_path, driver, store) as kit:
-        job_id = await kit.submit(ITEMS, results=KEPT)
+        job_id = await kit.submit(ITEMS, results=store.kept)
         worker = await kit.worker()
         await worker.open()
         (lease, _) = await worker.lease(2)
@@ -213,8 +208,37 @@ async def test_a_job_that_is_stopped_writes_nothing_and_its_results_can_still_be
     assert store.names() == []
 
 
-async def test_without_a_store_a_place_for_results_is_refused(tmp_path: Path, driver: ScriptedDriver) -> None:
-    async with scheduler(tmp_path, driver) as kit:
-        await kit.deploy()
-        with pytest.raises(grpc.aio.AioRpcError, match="object storage is not configured"):
-            await kit.submit(ITEMS, results=KEPT)
+async def test_a_path_outside_of_the_roots_is_refused(
+    tmp_path: Path, driver: ScriptedDriver, store: DirectoryStore
+) -> None:
+    outside = resources_pb2.Results(s3_path=f"file://{tmp_path}/elsewhere")
+    async with running(tmp_path, driver, store) as kit:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"only .* is open to jobs"):
+            await kit.submit(ITEMS, results=outside)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_results_of_any_size_get_into_a_bucket(
+    tmp_path: Path, driver: ScriptedDriver, ministack: AwsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, reply = "results-of-jobs", b'"%b"' % (b"x" * 1_500_000)
+    async with s3_session(ministack.environ, monkeypatch) as session:
+        client = await session.client("s3")
+        await client.create_bucket(Bucket=bucket)
+        async with scheduler(tmp_path, driver, objects=ObjectStores(session, [])) as kit:
+            await kit.deploy()
+            job_id = await kit.submit(
+                str(list(range(12))), results=resources_pb2.Results(s3_path=f"s3://{bucket}/a b/")
+            )
+            worker = await kit.worker()
+            await worker.open()
+            for batch in range(12):
+                await worker.until(lambda: batch in worker.leases)  # noqa: B023  # awaited within the turn
+                await worker.send(worker.result(worker.leases[batch], reply=reply))
+            await worker.answer_completion()
+            job = await kit.until(job_id, lambda job: job.HasField("end_time"))
+        assert job.status == Job.STATUS_SUCCEEDED
+        written = await client.get_object(Bucket=bucket, Key="a b/results.ndjson")
+        assert await written["Body"].read() == b"".join(b'{"batch":%d,"reply":%b}\n' % (n, reply) for n in range(12))
+        errors = await client.get_object(Bucket=bucket, Key="a b/errors.ndjson")
+        assert await errors["Body"].read() == b""
