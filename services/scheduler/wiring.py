@@ -50,6 +50,7 @@ from services.scheduler.usecases.publish import Publisher
 from services.scheduler.usecases.results import TailResults
 from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
+from services.scheduler.usecases.submit_stream import SubmitStream
 from services.scheduler.usecases.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,17 @@ class Scheduler:
             BatchPages(ledger, objects, jobs),
             LogFiles(settings.data_dir / "logs"),
         )
-        batch = BatchServicer(ledger, jobs, deploy, submit, retry, pages, TailResults(ledger, objects, jobs), logs)
+        batch = BatchServicer(
+            ledger,
+            jobs,
+            deploy,
+            submit,
+            SubmitStream(submit, ledger, jobs),
+            retry,
+            pages,
+            TailResults(ledger, objects, jobs),
+            logs,
+        )
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
         healthy = health.aio.HealthServicer()

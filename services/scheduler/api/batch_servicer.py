@@ -11,7 +11,7 @@ import grpc
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2
 from services.common.errors import Category, CortexError
-from services.scheduler.api import convert
+from services.scheduler.api import convert, item_stream
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.batch_pages import BatchPages
@@ -21,6 +21,7 @@ from services.scheduler.usecases.ports import Ledger, LogEntry, LogReader
 from services.scheduler.usecases.results import TailResults
 from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit
+from services.scheduler.usecases.submit_stream import SubmitStream
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MAX_PAGE_BYTES = 4 * 1024 * 1024 - 4096
@@ -52,6 +53,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         jobs: Jobs,
         deploy: Deploy,
         submit: Submit,
+        submit_stream: SubmitStream,
         retry: Retry,
         batches: BatchPages,
         results: TailResults,
@@ -61,6 +63,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         self._jobs = jobs
         self._deploy = deploy
         self._submit = submit
+        self._submit_stream = submit_stream
         self._retry = retry
         self._batches = batches
         self._results = results
@@ -186,8 +189,9 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         self, request_iterator: AsyncIterator[pb.SubmitJobStreamRequest], context: Context
     ) -> AsyncIterator[pb.SubmitJobStreamResponse]:
         """Accept a job whose items come one after the other."""
-        raise CortexError("system.not_implemented", "SubmitJobStream is not served yet", Category.UNSUPPORTED)
-        yield  # type: ignore[unreachable]  # an empty stream of answers
+        async with aclosing(item_stream.serve(request_iterator, context, self._submit_stream, self._jobs)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, context: Context) -> pb.UpdateJobResponse:
         """Change a running job."""

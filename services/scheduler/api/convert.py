@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -23,7 +24,7 @@ from services.scheduler.domain.model import (
     Webhook,
 )
 from services.scheduler.domain.options import AskedOptions, AskedRetries, AskedScaling
-from services.scheduler.domain.submission import FileSelection, ItemList, Submission
+from services.scheduler.domain.submission import FileSelection, ItemList, ItemStream, Submission
 from services.scheduler.usecases.batch_pages import BatchView
 from services.scheduler.usecases.jobs import JobView
 
@@ -121,12 +122,35 @@ def _scaling(scaling: resources_pb2.WorkerScaling) -> AskedScaling:
 
 def request_key(request: batch_service_pb2.SubmitJobRequest | batch_service_pb2.RetryJobRequest) -> RequestKey | None:
     """What makes repeating the request safe, if its client wants that."""
-    if not request.request_id:
+    if not request_id(request):
         return None
-    if len(request.request_id) > MAX_REQUEST_ID:
-        raise CortexError("job.invalid_request_id", f"request_id: it may have {MAX_REQUEST_ID} characters at most")
     asked = request.DESCRIPTOR.full_name.encode() + request.SerializeToString(deterministic=True)
     return RequestKey(request.request_id, hashlib.sha256(asked).digest())
+
+
+def stream_submission(first: batch_service_pb2.SubmitJobStreamRequest) -> Submission:
+    """What a client asks for with a stream of items."""
+    if not first.HasField("job"):
+        text = "the first message of a stream of items must tell the job: it has no `job`"
+        raise CortexError("configreader.must_be_defined", text)
+    stream = ItemStream(first.batch_size if first.HasField("batch_size") else None)
+    return replace(submission(first.job), stream=stream)
+
+
+def asked_with_stream(first: batch_service_pb2.SubmitJobStreamRequest) -> bytes:
+    """All that a client asks for beside the items, the id of its request apart."""
+    asked = batch_service_pb2.SubmitJobStreamRequest(job=first.job)
+    if first.HasField("batch_size"):
+        asked.batch_size = first.batch_size
+    asked.job.ClearField("request_id")
+    return asked.SerializeToString(deterministic=True)
+
+
+def request_id(request: batch_service_pb2.SubmitJobRequest | batch_service_pb2.RetryJobRequest) -> str:
+    """The client's id for the request; `""` for none."""
+    if len(request.request_id) > MAX_REQUEST_ID:
+        raise CortexError("job.invalid_request_id", f"request_id: it may have {MAX_REQUEST_ID} characters at most")
+    return request.request_id
 
 
 def _dead_letter_queue(queue: resources_pb2.DeadLetterQueue) -> DeadLetterQueue:

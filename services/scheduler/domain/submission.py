@@ -44,6 +44,13 @@ class FileSelection:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemStream:
+    """Items that the client sends one after the other."""
+
+    batch_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What was asked for. None: not given."""
 
@@ -57,6 +64,8 @@ class Submission:
     file_path_lister: FileSelection | None
     delimited_files: FileSelection | None
     options: AskedOptions = field(default_factory=AskedOptions)
+    stream: ItemStream | None = None
+    """Not None: the items come with the request, after all of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +103,8 @@ def validate(submission: Submission) -> ValidSubmission:
     if submission.dead_letter_queue is not None:
         _check_dead_letter_queue(submission.dead_letter_queue)
     options = check_options(submission.options, submission.dead_letter_queue)
-    batch_size = whole_number(f"{key}.batch_size", given.batch_size, MAX_BATCH_SIZE)
-    source = _source(key, given) if isinstance(given, FileSelection) else None
+    batch_size = whole_number(f"{key}.batch_size" if key else "batch_size", given.batch_size, MAX_BATCH_SIZE)
+    source = _source(key, given) if not isinstance(given, ItemList) else None
     config_json = _checked_config(submission.config_json)
     return ValidSubmission(
         workers=workers,
@@ -105,7 +114,7 @@ def validate(submission: Submission) -> ValidSubmission:
         config_json=config_json,
         options=options,
         batch_size=batch_size,
-        items_json="" if isinstance(given, FileSelection) else given.items_json,
+        items_json=given.items_json if isinstance(given, ItemList) else "",
         source=source,
     )
 
@@ -120,13 +129,19 @@ def _workers(submission: Submission) -> int | None:
     return None
 
 
-def _only_input(submission: Submission) -> tuple[str, ItemList | FileSelection]:
+def _only_input(submission: Submission) -> tuple[str, ItemList | FileSelection | ItemStream]:
+    """The input, and the key that it is under; `""` for a stream."""
     inputs = {
         "item_list": submission.item_list,
         "file_path_lister": submission.file_path_lister,
         "delimited_files": submission.delimited_files,
     }
     given = [(key, source) for key, source in inputs.items() if source is not None]
+    if submission.stream is not None:
+        if given:
+            text = f"{given[0][0]} is given with a stream of items: the items come with the stream, leave it out"
+            raise CortexError("job.conflicting_fields", text)
+        return "", submission.stream
     if not given:
         text = f"no input is given: give exactly one of {', '.join(inputs)}"
         raise CortexError("job.specify_exactly_one_key", text)
@@ -150,7 +165,9 @@ def _check_dead_letter_queue(queue: DeadLetterQueue) -> None:
     whole_number(f"{place}.max_receive_count", queue.max_receive_count, MAX_RECEIVE_COUNT)
 
 
-def _source(key: str, files: FileSelection) -> Source:
+def _source(key: str, files: FileSelection | ItemStream) -> Source:
+    if isinstance(files, ItemStream):
+        return Source(SourceKind.STREAM)
     if not files.s3_paths:
         text = "the list is empty; give at least one path, such as s3://bucket/prefix"
         raise CortexError("configreader.too_few_elements", f"{key}.s3_paths: {text}")

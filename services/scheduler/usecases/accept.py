@@ -15,6 +15,7 @@ from services.scheduler.domain.model import (
     Segment,
     Tally,
 )
+from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.jobs import Jobs, JobView
 from services.scheduler.usecases.ports import JobTrace, Ledger
 
@@ -38,12 +39,15 @@ class Accept:
         *,
         request: RequestKey | None = None,
         earlier_retry: str = "",
+        stream: Intake | None = None,
     ) -> JobView:
         """Store a job and run it: both or, when it cannot be stored, neither. For the arguments see `Ledger.add_job`.
 
+        `stream` brings the items of a job whose source is one.
+
         It is done to the end, also when the client that asked for it goes away.
         """
-        return await self.jobs.to_the_end(self._accept(spec, pieces, segments, cursor, request, earlier_retry))
+        return await self.jobs.to_the_end(self._accept(spec, pieces, segments, cursor, request, earlier_retry, stream))
 
     async def _accept(
         self,
@@ -53,6 +57,7 @@ class Accept:
         cursor: Cursor,
         request: RequestKey | None,
         earlier_retry: str,
+        stream: Intake | None,
     ) -> JobView:
         state = JobState(JobStatus.ENQUEUING)
         job_id = await self.ledger.add_job(spec, state, pieces, segments, cursor, request, earlier_retry=earlier_retry)
@@ -61,7 +66,7 @@ class Accept:
         log.info("accepted job %s of %s", spec.job_id, spec.api_name)
         job = JobRecord(spec, state, Tally(), cursor, 0)
         self.trace(job).accepted(cursor.next_index)
-        await self.jobs.start(job, resumed=False)
+        await self.jobs.start(job, resumed=False, stream=stream)
         if await self.ledger.api(spec.api_name) is None:
             await self.jobs.stop_all(spec.api_name)  # deleted while this was accepted
         return await self.jobs.view(spec.api_name, spec.job_id)

@@ -13,10 +13,11 @@ from functools import partial
 import msgspec
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import Cursor, JobRecord, JobSpec, Piece, Segment, Source
+from services.scheduler.domain.model import Cursor, JobRecord, JobSpec, Piece, Segment, Source, SourceKind
 from services.scheduler.domain.partition import Partitioner, UnderWay
 from services.scheduler.usecases.appender import Appender, Growth
 from services.scheduler.usecases.background import beside
+from services.scheduler.usecases.intake import Intake, broken_off, items_of
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Ledger, ObjectStore
 from services.scheduler.usecases.reread import failed_batches
@@ -43,11 +44,11 @@ class JobInput:
         ledger: Ledger,
         objects: ObjectStore,
         job: JobRecord,
+        stream: Intake | None,
         on_extended: Callable[[int], None],
         on_trouble: Callable[[], None],
-        stream: ItemSource | None = None,
     ) -> None:
-        """`stream` gives the items of a job whose source is one."""
+        """`stream` gives the items of a job whose source is one. After a restart there is none any more."""
         job_id, what = job.spec.job_id, "its input cannot be split"
         self._ledger = ledger
         self._objects = objects
@@ -107,17 +108,34 @@ class JobInput:
         return old.spec
 
     def _source(self, source: Source) -> ItemSource:
-        return self._stream or file_source(PatientObjects(self._objects, self._objects_patience), source)
+        if source.kind is not SourceKind.STREAM:
+            return file_source(PatientObjects(self._objects, self._objects_patience), source)
+        if self._stream is None:
+            mark = self._mark()
+            raise broken_off(items_of(bytes(mark.at)) if mark is not None else 0, "the scheduler was restarted")
+        return self._stream
+
+    def _mark(self) -> _Mark | None:
+        position = self.cursor.position
+        return msgspec.json.decode(position, type=_Mark) if position else None
 
     async def _take_in(self, source: ItemSource) -> None:
         """Take in what a source gives, and cut it."""
         appender = Appender(self._write)
         async with beside(appender.run()):
-            await self._take_parts(source, appender)
+            try:
+                partitioner = await self._take_parts(source, appender)
+            except CortexError:
+                await appender.flush()  # what was good of it is known
+                raise
             await appender.flush()
+        segments = partitioner.finish()
+        if partitioner.cursor.offset == 0:
+            raise CortexError("job.no_data_found_in_job_submission", "there are no items: the input is empty")
+        await self._add(segments, replace(partitioner.cursor, position=self.cursor.position))
 
-    async def _take_parts(self, source: ItemSource, appender: Appender) -> None:
-        mark = msgspec.json.decode(self.cursor.position, type=_Mark) if self.cursor.position else None
+    async def _take_parts(self, source: ItemSource, appender: Appender) -> Partitioner:
+        mark = self._mark()
         under_way, at = (UnderWay(mark.items, mark.size), bytes(mark.at)) if mark is not None else (UnderWay(), b"")
         partitioner = Partitioner(self._job.spec.batch_size, self.cursor, under_way)
         async with aclosing(source.parts(at)) as parts:
@@ -127,19 +145,19 @@ class JobInput:
                 mark = _Mark(under_way.items, under_way.size, msgspec.Raw(at))
                 position = msgspec.json.encode(mark).decode()
                 await appender.add(part.pieces, segments, replace(partitioner.cursor, position=position))
-        segments = partitioner.finish()
-        if partitioner.cursor.offset == 0:
-            raise CortexError("job.no_data_found_in_job_submission", "there are no items: the input is empty")
-        await appender.add([], segments, partitioner.cursor)
+        return partitioner
 
     async def _write(self, growth: Growth) -> None:
         await self._add(growth.segments, growth.cursor, growth.pieces)
 
     async def _add(self, segments: Sequence[Segment], cursor: Cursor, pieces: Sequence[Piece] = ()) -> None:
         job_id = self._job.spec.job_id
-        known = await self._patience(partial(self._ledger.add_segments, job_id, segments, cursor, pieces))
+        digest = self._stream.digest if self._stream is not None and cursor.done else b""
+        known = await self._patience(partial(self._ledger.add_segments, job_id, segments, cursor, pieces, digest))
         self.cursor = replace(cursor, next_index=self.cursor.next_index)  # batches may have been halved meanwhile
         self.grown(known)
+        if self._stream is not None and (mark := self._mark()) is not None:
+            self._stream.written(bytes(mark.at), complete=cursor.done)
 
 
 def _will_not_pass(error: CortexError) -> bool:

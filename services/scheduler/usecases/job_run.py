@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from services.common.errors import CortexError
+from services.common.errors import Category, CortexError
 from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model import (
@@ -25,6 +25,7 @@ from services.scheduler.domain.model import (
 )
 from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLease
 from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
+from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.job_input import JobInput
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import (
@@ -71,8 +72,12 @@ class Surroundings:
 class JobRun:
     """A job from its acceptance, or from the scheduler's restart, to its end."""
 
-    def __init__(self, around: Surroundings, api: ApiVersion, job: JobRecord, max_concurrency: int) -> None:
+    def __init__(
+        self, around: Surroundings, api: ApiVersion, job: JobRecord, max_concurrency: int, stream: Intake | None
+    ) -> None:
+        """`stream` brings the items of a new job whose source is one."""
         self._around = around
+        self._stream = stream
         self._api = api
         self._job = job
         self._life = lifecycle.begin(job.state, publishes=job.spec.published is not None)
@@ -119,7 +124,7 @@ class JobRun:
             on_trouble=self._changed,
         )
         """What workers report goes there."""
-        self._input = JobInput(around.ledger, around.objects, job, self._on_extended, self._changed)
+        self._input = JobInput(around.ledger, around.objects, job, stream, self._on_extended, self._changed)
         self.at_work = asyncio.Event()
         """Set when it knows its workers of before a restart: one that returns earlier would be turned away."""
         self.over = asyncio.Event()
@@ -220,6 +225,7 @@ class JobRun:
         finally:
             self._tasks = None
             self.at_work.set()
+            self._close_stream("the scheduler stops")
             if timeout is not None:
                 timeout.cancel()
 
@@ -237,6 +243,7 @@ class JobRun:
             await self.over.wait()
             self._around.on_over()
             beginning.cancel()
+            self._close_stream(f"it is over: {self._life.state.status.value} ({self._life.state.reason})")
             await self._end_workers(f"the job is over: {self._life.state.status.value}")
             await self._around.driver.clean_up(self.id)
             self.gone.set()
@@ -270,6 +277,11 @@ class JobRun:
         await self._publication(lambda: self._around.publish(self._job.spec))
         failed, example = await self._failures()
         self._post(lifecycle.Published(failed, example, self._around.clock.now_ns()))
+
+    def _close_stream(self, why: str) -> None:
+        if self._stream is not None:
+            text = f"job {self.id} takes no more items: {why}"
+            self._stream.close(CortexError("job.job_is_not_in_progress", text, Category.CONFLICT))
 
     async def abandon(self, error: Exception) -> None:
         """`run` broke: end the workers, and the job, whatever there is left of both."""

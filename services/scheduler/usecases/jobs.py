@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.api_config import load_api
 from services.scheduler.domain.model import JobRecord, JobStatus
+from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.job_run import JobRun, Surroundings
 from services.scheduler.usecases.ports import WorkerExit
 from services.scheduler.usecases.progress import Progress
@@ -69,8 +70,8 @@ class Jobs:
             found += page
         return found
 
-    async def start(self, job: JobRecord, *, resumed: bool) -> None:
-        """Run an accepted job in the background."""
+    async def start(self, job: JobRecord, *, resumed: bool, stream: Intake | None = None) -> None:
+        """Run an accepted job in the background. `stream` brings the items of a new job whose source is one."""
         api = await self._around.ledger.api(job.spec.api_name, job.spec.api_id)
         if api is None:
             reason = f"version {job.spec.api_id} of {job.spec.api_name} is not known"
@@ -82,7 +83,7 @@ class Jobs:
             log.exception("job %s: version %s of %s cannot be read", job.spec.job_id, api.api_id, api.name)
             await self._fail(job, f"version {api.api_id} of {api.name} cannot be read: {error}")
             return
-        run = JobRun(self._around, api, job, max_concurrency)
+        run = JobRun(self._around, api, job, max_concurrency, stream)
         self._runs[run.id] = run
         self._tasks[run.id] = asyncio.create_task(self._live(run, resumed), name=f"job {run.id}")
 

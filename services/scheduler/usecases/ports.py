@@ -92,20 +92,31 @@ class Ledger(Protocol):
         Returns the job's id. A request that was accepted before changes nothing and returns the id of its job. Raises
         `CortexError` (`job.idempotency_key_reused`) when that was a request for something else.
 
+        An empty digest says that the request is not complete yet: see `add_segments`. Until then nobody else may use
+        its id (`job.stream_in_progress`), and when its job ends without, the id is free again.
+
         The job that it is a retry of is `retried_by` it from then on. Raises `CortexError` (`job.already_retried`) when
         that one's latest retry so far is not `earlier_retry`: somebody else was faster.
         """
+
+    async def request(self, api_name: str, request_id: str) -> tuple[str, RequestKey] | None:
+        """The job that a request has become, whatever else it asked for, and what it asked for."""
 
     async def requested(self, api_name: str, request: RequestKey) -> str | None:
         """The job that a request has become; None for a new one. Raises `CortexError` as `add_job` does."""
 
     async def add_segments(
-        self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[Piece] = ()
+        self,
+        job_id: str,
+        segments: Sequence[Segment],
+        cursor: Cursor,
+        pieces: Iterable[Piece] = (),
+        digest: bytes = b"",
     ) -> int:
         """More segments, together with the cursor behind them. Returns how many batches there are then.
 
         The segments get the next free indexes, in their order, whatever they carry: batches may have been halved
-        meanwhile. `pieces` make the item stream longer, before that.
+        meanwhile. `pieces` make the item stream longer, before that. `digest` completes the request that became it.
         """
 
     async def set_state(self, job_id: str, state: JobState) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.items import read_items
 from services.scheduler.domain.job_id import JobIds
-from services.scheduler.domain.model import Cursor, JobSpec, RequestKey, Segment
+from services.scheduler.domain.model import Cursor, JobSpec, RequestKey, Segment, SourceKind
 from services.scheduler.domain.partition import Partitioner
 from services.scheduler.domain.submission import Submission, validate
 from services.scheduler.usecases.accept import Accept
+from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.jobs import JobView
 from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger, ObjectStore
 from services.scheduler.usecases.publish import Publisher
@@ -46,22 +47,27 @@ class Submit:
                     for stored in page:
                         yield stored.uri
 
-    async def __call__(self, api_name: str, submission: Submission, request: RequestKey | None = None) -> JobView:
-        """Accept a job, or find the one that the same request has become. It is on disk when this returns."""
+    async def __call__(
+        self, api_name: str, submission: Submission, request: RequestKey | None = None, stream: Intake | None = None
+    ) -> JobView:
+        """Accept a job, or find the one that the same request has become. It is on disk when this returns.
+
+        `stream` brings the items, where the submission says so.
+        """
         spec, pieces = await self._prepare(api_name, submission)
         segments, cursor = _first_segments(spec.batch_size, pieces) if spec.source is None else ([], Cursor())
-        return await self.accept(spec, pieces, segments, cursor, request=request)
+        return await self.accept(spec, pieces, segments, cursor, request=request, stream=stream)
 
     async def _prepare(self, api_name: str, submission: Submission) -> tuple[JobSpec, list[bytes]]:
         checked = validate(submission)
         api = await self.ledger.api(api_name)
         if api is None:
             raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
-        if checked.source is not None:
-            await Selection(self.objects, checked.source).check()
-            pieces: list[bytes] = []
-        else:
+        pieces: list[bytes] = []
+        if checked.source is None:
             pieces = await _read(checked.items_json, checked.batch_size)
+        elif checked.source.kind is not SourceKind.STREAM:
+            await Selection(self.objects, checked.source).check()
         if checked.dead_letter_queue is not None:
             await self.queues.check(checked.dead_letter_queue.arn)
         now_ns = self.clock.now_ns()

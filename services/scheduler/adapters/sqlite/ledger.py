@@ -178,12 +178,24 @@ class SqliteLedger:
 
         return await self._writer.submit(operation)
 
+    async def request(self, api_name: str, request_id: str) -> tuple[str, RequestKey] | None:
+        """See the port."""
+        found = await self._select(
+            "SELECT job_id, digest FROM requests WHERE api_name = ? AND request_id = ?", (api_name, request_id)
+        )
+        return (found[0][0], RequestKey(request_id, found[0][1])) if found else None
+
     async def requested(self, api_name: str, request: RequestKey) -> str | None:
         """See the port."""
         return await self._readers.run(lambda connection: rows.requested(connection, api_name, request))
 
     async def add_segments(
-        self, job_id: str, segments: Sequence[Segment], cursor: Cursor, pieces: Iterable[Piece] = ()
+        self,
+        job_id: str,
+        segments: Sequence[Segment],
+        cursor: Cursor,
+        pieces: Iterable[Piece] = (),
+        digest: bytes = b"",
     ) -> int:
         """See the port."""
         stream = [piece for piece in pieces if piece]
@@ -193,6 +205,8 @@ class SqliteLedger:
             key = rows.job_key(connection, job_id)
             rows.append_pieces(connection, key, stream, INPUT_ROWS_AT_ONCE)
             known = rows.append_segments(connection, key, segments)
+            if digest:
+                connection.execute("UPDATE requests SET digest = ? WHERE job_id = ?", (digest, job_id))
             connection.execute(
                 "UPDATE jobs SET input_offset = ?, input_done = ?, input_position = ? WHERE key = ?", (*values, key)
             )

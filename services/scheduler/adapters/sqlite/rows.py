@@ -105,7 +105,7 @@ def remember_request(connection: sqlite3.Connection, spec: JobSpec, request: Req
     earlier = requested(connection, spec.api_name, request)
     if earlier is None:
         values = (spec.api_name, request.request_id, request.digest, spec.job_id)
-        connection.execute("INSERT INTO requests VALUES (?, ?, ?, ?)", values)
+        connection.execute("REPLACE INTO requests VALUES (?, ?, ?, ?)", values)
     return earlier
 
 
@@ -117,6 +117,11 @@ def requested(connection: sqlite3.Connection, api_name: str, request: RequestKey
     if found is None:
         return None
     job_id: str = found[0]
+    if not found[1]:
+        if connection.execute("SELECT final FROM jobs WHERE job_id = ?", found[:1]).fetchone()[0]:
+            return None  # it was never complete
+        text = f"a stream of items with this idempotency key is open, into job {job_id}: wait for its end"
+        raise CortexError("job.stream_in_progress", text, Category.CONFLICT)
     if found[1] != request.digest:
         text = f"the idempotency key was used for another request, which became job {job_id}: use a new key"
         raise CortexError("job.idempotency_key_reused", text, Category.CONFLICT)

@@ -79,7 +79,7 @@ CREATE TABLE submissions (
 CREATE TABLE requests (
     api_name   TEXT NOT NULL,
     request_id TEXT NOT NULL,
-    digest     BLOB NOT NULL,
+    digest     BLOB NOT NULL,  -- empty while a stream of items is not complete
     job_id     TEXT NOT NULL,
     PRIMARY KEY (api_name, request_id)
 ) WITHOUT ROWID;
