@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.contract.object_servers import AwsServer
 from tests.e2e.system import CORTEX, System, system
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -79,27 +81,42 @@ class Example:
     steps: list[Step]
 
 
-@pytest.fixture
-def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Example]:
-    """The example of the test's parameter, copied, and the system that its README starts, on free ports."""
-    folder = tmp_path / request.param
-    shutil.copytree(EXAMPLES / request.param, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+@contextmanager
+def example(name: str, directory: Path, environ: Mapping[str, str] | None = None) -> Iterator[Example]:
+    """An example, copied, with the system that its README starts, on free ports; `environ` is in that one's shell."""
+    folder = directory / name
+    shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     first, *others = steps(folder / "README.md")
-    environ = {
+    shell = {
         **os.environ,
+        **(environ or {}),
         "PATH": f"{CORTEX.parent}:{os.environ['PATH']}",
-        "CORTEX_CLI_CONFIG_DIR": str(tmp_path / "cli"),
+        "CORTEX_CLI_CONFIG_DIR": str(directory / "cli"),
     }
     options = first.commands.replace('"$PWD"', str(folder)).split()[2:]
-    with system(tmp_path, environ, options) as running:
-        yield Example(Reader(folder, running, environ), others)
+    with system(directory, shell, options) as running:
+        yield Example(Reader(folder, running, shell), others)
 
 
-@pytest.mark.parametrize("example", ["digits", "photos", "languages"], indirect=True)
-def test_the_commands_of_its_readme_do_what_it_says(example: Example) -> None:
-    for step in example.steps:
-        if "s3://" not in step.commands:
-            example.reader.follow(step)
+@pytest.mark.parametrize("name", ["digits", "photos", "languages"])
+def test_the_commands_of_its_readme_do_what_it_says(name: str, tmp_path: Path) -> None:
+    with example(name, tmp_path) as found:
+        for step in found.steps:
+            if "s3://" in step.commands:  # see below
+                break
+            found.reader.follow(step)
+
+
+def test_photos_in_a_bucket_are_found_as_well(ministack: AwsServer, tmp_path: Path) -> None:
+    with example("photos", tmp_path, ministack.environ) as found:
+        start = next(index for index, step in enumerate(found.steps) if "s3://" in step.commands)
+        found.reader.follow(found.steps[0])  # makes the album
+        s3 = ministack.s3()
+        s3.create_bucket(Bucket="my-bucket")
+        for file in (tmp_path / "photos" / "album").rglob("*.*"):
+            s3.upload_file(str(file), "my-bucket", str(file.relative_to(tmp_path / "photos")))
+        for step in found.steps[start:]:
+            found.reader.follow(step)
 
 
 def test_every_example_is_in_the_table() -> None:
