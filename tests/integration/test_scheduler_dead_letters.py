@@ -117,6 +117,19 @@ async def test_a_queue_is_looked_for_before_a_job_is_accepted(tmp_path: Path, dr
         assert not (await kit.batch.ListJobs(pb.ListJobsRequest())).jobs
 
 
+async def test_a_request_that_is_sent_again_finds_its_job_also_without_the_queue(
+    tmp_path: Path, driver: ScriptedDriver, sqs: Sqs
+) -> None:
+    arn = sqs.create("short")
+    asked = request(arn, "[1]", 1, 1)
+    asked.request_id = "once"
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job = (await kit.batch.SubmitJob(asked)).job
+        sqs.delete(arn)
+        assert (await kit.batch.SubmitJob(asked)).job.job_id == job.job_id
+
+
 async def test_a_batch_is_safe_while_its_queue_is_away_also_over_a_restart(
     tmp_path: Path, driver: ScriptedDriver, sqs: Sqs
 ) -> None:

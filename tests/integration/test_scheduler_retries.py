@@ -157,6 +157,7 @@ async def test_a_batch_that_keeps_failing_is_halved_until_the_bad_items_are_alon
         assert job.total_batch_count == job.batch_counts.succeeded + job.batch_counts.failed == len(failed + succeeded)
         assert job.metrics.failed == sum(bool({3, 17} & set(items)) for items in seen) == 2 * len(split + failed)
         assert not [batch for batch in await listed(kit, job_id) if batch.state == Batch.STATE_SPLIT]
+        assert json.loads(driver.job_specs[-1])["total_batch_count"] == job.total_batch_count
 
 
 async def test_an_item_that_kills_containers_is_found_by_halving(tmp_path: Path, driver: ScriptedDriver) -> None:

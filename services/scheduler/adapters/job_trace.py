@@ -4,7 +4,7 @@
       +- partition
       +- job                          from acceptance to its end; its span id is the job id
            +- start worker            until it is ready for batches
-           +- batch                   from its lease until its outcome is on disk
+           +- batch                   one for each attempt: from its lease until its outcome is on disk
            |    +- deliver batch      the dequeuer's
            |    +- record outcome
            +- on-job-complete

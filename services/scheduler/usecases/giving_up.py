@@ -77,21 +77,25 @@ class GivingUp:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 index, history = await self._todo.get()
-                await self._free.acquire()
-                try:
-                    start, items = await self._patience(partial(self._read, index))
-                except UnreadableError as error:
-                    outcome = self._outcome(BatchState.FAILED, index, history)
-                    outcome.error += f"; its items are lost: {error.message}"
-                    self._on_failed(outcome)
-                    self._free.release()
-                    continue
-                lengths = item_lengths(items) if self._spec.options.split_failed else ()
-                if len(lengths) > 1:
-                    self._on_split(self._outcome(BatchState.SPLIT, index, history), _halves(index, start, lengths))
-                    self._free.release()
-                else:
+                items = await self._halve(index, history)
+                if items is not None:
+                    await self._free.acquire()
                     tasks.create_task(self._fail(index, history, items), name=f"give up batch {index}")
+
+    async def _halve(self, index: int, history: History) -> bytes | None:
+        """Halve a batch if that is asked for and can be done; else its items. None: the batch has its end."""
+        try:
+            start, items = await self._patience(partial(self._read, index))
+        except UnreadableError as error:
+            outcome = self._outcome(BatchState.FAILED, index, history)
+            outcome.error += f"; its items are lost: {error.message}"
+            self._on_failed(outcome)
+            return None
+        lengths = item_lengths(items) if self._spec.options.split_failed else ()
+        if len(lengths) <= 1:
+            return items
+        self._on_split(self._outcome(BatchState.SPLIT, index, history), _halves(index, start, lengths))
+        return None
 
     async def _read(self, index: int) -> tuple[int, bytes]:
         [segment] = await self._ledger.segments(self._spec.job_id, index, 1)

@@ -348,6 +348,8 @@ class JobRun:
                             await self.batches.freeze()
                         await self._patience(partial(self._around.ledger.set_state, self.id, life.state))
                     case lifecycle.AskCompletion(worker):
+                        if self.batches.tally.batches_split:
+                            await self._describe_soon()  # there are more batches than the containers were told
                         link = self._crew.members[worker].link if worker in self._crew.members else None
                         if link is not None:
                             link.send_complete(self._trace.job_complete())

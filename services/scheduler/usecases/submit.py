@@ -54,6 +54,8 @@ class Submit:
 
         `stream` brings the items, where the submission says so.
         """
+        if request is not None and (earlier := await self.ledger.requested(api_name, request)):
+            return await self.accept.jobs.view(api_name, earlier)  # also when its queue or files are away now
         spec, pieces = await self._prepare(api_name, submission)
         segments, cursor = _first_segments(spec.batch_size, pieces) if spec.source is None else ([], Cursor())
         return await self.accept(spec, pieces, segments, cursor, request=request, stream=stream)
