@@ -7,6 +7,7 @@ import pytest
 
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2, worker_service_pb2
+from services.scheduler.domain import leases
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler
 
 Batch = resources_pb2.Batch
@@ -99,6 +100,27 @@ async def test_a_job_is_not_over_while_a_batch_waits_for_its_next_attempt(
         await worker.answer_completion()
         job = await kit.until(job_id, lambda job: job.HasField("end_time"))
         assert (job.status, job.metrics.failed) == (Job.STATUS_SUCCEEDED, 1)
+
+
+async def test_no_fresh_batches_go_out_while_many_wait_for_another_attempt(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "MAX_SET_ASIDE", 3)
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = (await kit.batch.SubmitJob(retries(request([*range(30)]), 2, seconds=0.2))).job.job_id
+        worker = await kit.worker()
+        await worker.open(credit=1)
+        seen = []
+        for _ in range(4):
+            [lease] = await worker.lease(1)
+            seen.append((lease.batch_index, lease.attempt))
+            await worker.send(failing(lease))
+        assert seen[:3] == [(0, 1), (1, 1), (2, 1)]
+        assert seen[3] in [(0, 2), (1, 2), (2, 2)]
+        await work(worker, set())
+        job = await kit.until(job_id, lambda job: job.HasField("end_time"))
+        assert (job.batch_counts.succeeded, job.batch_counts.failed, job.metrics.failed) == (29, 1, 4)
 
 
 async def test_only_listed_statuses_and_missing_answers_are_worth_another_attempt(
