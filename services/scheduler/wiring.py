@@ -75,7 +75,7 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: Stop) -> N
     try:
         objects = ObjectStores(aws, settings.input_roots)
         driver = LocalWorkerDriver(_driver_settings(settings), environ)
-        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(), telemetry, objects)
+        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(aws), telemetry, objects)
         await scheduler.run(stop)
     finally:
         await aws.close()
@@ -88,7 +88,6 @@ class Scheduler:
     """The parts, put together and not yet started."""
 
     jobs: Jobs
-    queues: DeadLetterQueues
     webhooks: Webhooks
     server: grpc.aio.Server
     health: health.aio.HealthServicer
@@ -153,7 +152,7 @@ class Scheduler:
         healthy = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        return cls(jobs, queues, webhooks, server, healthy, _listen(server, settings), settings.drain_seconds)
+        return cls(jobs, webhooks, server, healthy, _listen(server, settings), settings.drain_seconds)
 
     async def run(self, stop: Stop) -> None:
         """Serve until told to stop; then let the workers finish or hand back what they hold."""
@@ -165,7 +164,6 @@ class Scheduler:
             await self._serve(stop)
         finally:
             webhooks.cancel()
-            await self.queues.close()
 
     async def _serve(self, stop: Stop) -> None:
         for name in ("", *SERVICES):

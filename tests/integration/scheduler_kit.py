@@ -288,8 +288,9 @@ async def scheduler(
     socket = directory / "s"
     chosen = settings(directory, grace_seconds=grace_seconds, deadline_seconds=deadline_seconds)
     ledger = await SqliteLedger.open(directory / "ledger.db")
-    objects = objects or ObjectStores(AwsSession({}), ())
-    built = await Scheduler.build(chosen, ledger, driver, queues or SqsQueues(), start("test"), objects)
+    aws = AwsSession(os.environ)
+    queues, objects = queues or SqsQueues(aws), objects or ObjectStores(aws, ())
+    built = await Scheduler.build(chosen, ledger, driver, queues, start("test"), objects)
     stop = Stop()
     stop.at_once = True
     running = asyncio.create_task(built.run(stop))
@@ -301,4 +302,5 @@ async def scheduler(
         await channel.close()
         stop.set()
         await running
+        await aws.close()
         await ledger.close()

@@ -400,9 +400,9 @@ async def test_when_a_restarted_scheduler_begins_to_listen_it_knows_its_workers(
         await worker.open()
         await worker.lease(1)
     ledger = await SqliteLedger.open(tmp_path / "ledger.db")
-    built = await Scheduler.build(
-        settings(tmp_path), ledger, driver, SqsQueues(), start("test"), ObjectStores(AwsSession({}), ())
-    )
+    aws = AwsSession({})
+    queues, objects = SqsQueues(aws), ObjectStores(aws, ())
+    built = await Scheduler.build(settings(tmp_path), ledger, driver, queues, start("test"), objects)
     try:
         await built.jobs.resume()
         run = built.jobs.run(job_id)

@@ -61,9 +61,6 @@ class Failures(Chaos):
         if chance < 0.5:
             raise CortexError("aws.unavailable", "the answer was lost", Category.UNAVAILABLE)
 
-    async def close(self) -> None:
-        pass
-
 
 async def every_batch(kit: Kit, job_id: str) -> list[Batch]:
     states = (Batch.STATE_SUCCEEDED, Batch.STATE_FAILED, Batch.STATE_SPLIT)

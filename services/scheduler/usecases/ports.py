@@ -381,9 +381,6 @@ class DeadLetterQueues(Protocol):
         same batch once, however often it is sent within five minutes.
         """
 
-    async def close(self) -> None:
-        """Let go of connections."""
-
 
 class ReadableObjects(Protocol):
     """Files and objects by URI, to read. A URI is plain text: `s3://bucket/` and the key, `file://` and the path.

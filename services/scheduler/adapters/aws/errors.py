@@ -35,18 +35,22 @@ _CREDENTIAL_CODES = frozenset(
         "UnrecognizedClientException",
     }
 )
+_S3_RIGHTS = "s3:ListBucket on the bucket and s3:GetObject on its objects (s3:PutObject to write there)"
 _CONFIGURE = "start the scheduler with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or with AWS_PROFILE"
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
-    """Turn what the AWS libraries raise into `CortexError`. `doing` says what is done with what."""
+def explained(doing: str, rights: str = _S3_RIGHTS) -> Iterator[None]:
+    """Turn what the AWS libraries raise into `CortexError`.
+
+    `doing` says what is done with what, `rights` what one has to be allowed for that.
+    """
     try:
         yield
     except (CortexError, GeneratorExit):
         raise
     except Exception as error:
-        if (told := explanation(error, doing)) is None:
+        if (told := explanation(error, doing, rights)) is None:
             raise
         raise told from error
 
@@ -58,16 +62,16 @@ def code_of(error: BaseException) -> tuple[str, int]:
     return code, int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def explanation(error: Exception, doing: str) -> CortexError | None:
+def explanation(error: Exception, doing: str, rights: str) -> CortexError | None:
     """The error to tell; None for what is not AWS's."""
     code, status = code_of(error)
     if code or status:
-        return _answered(error, code, status, doing)
+        return _answered(error, code, status, doing, rights)
     return _raised(error, doing)
 
 
-def _answered(error: Exception, code: str, status: int, doing: str) -> CortexError:
-    answer = f"{doing}: the service answered {code or status}: {_said(error)}"
+def _answered(error: Exception, code: str, status: int, doing: str, rights: str) -> CortexError:
+    answer = f"{doing}: the service answered {code or status}: {said(error)}"
     if status >= 500 or status == 429 or code in _PASSING_CODES:
         return CortexError("aws.unavailable", answer, Category.UNAVAILABLE)
     if code == "NoSuchBucket":
@@ -76,10 +80,8 @@ def _answered(error: Exception, code: str, status: int, doing: str) -> CortexErr
     if code in _CREDENTIAL_CODES:
         return CortexError("aws.invalid_credentials", f"{answer}; {_CONFIGURE}")
     if code in _DENIED_CODES or status == 403:
-        what = (
-            "access is denied; the scheduler's AWS credentials need s3:ListBucket on the bucket and s3:GetObject on its"
-        )
-        return CortexError("aws.access_denied", f"{doing}: {what} objects (s3:PutObject to write there)")
+        what = f"access is denied; the scheduler's AWS credentials need {rights}: {said(error)}"
+        return CortexError("aws.access_denied", f"{doing}: {what}")
     if status in (301, 307):
         return CortexError("aws.wrong_region", f"{answer}; set AWS_REGION to the bucket's region")
     return CortexError("aws.request_refused", answer)
@@ -90,19 +92,20 @@ def _raised(error: Exception, doing: str) -> CortexError | None:
     import botocore.exceptions as known
 
     if isinstance(error, known.NoCredentialsError | known.CredentialRetrievalError | known.PartialCredentialsError):
-        return CortexError("aws.credentials_not_found", f"{doing}: no AWS credentials: {_said(error)}; {_CONFIGURE}")
+        return CortexError("aws.credentials_not_found", f"{doing}: no AWS credentials: {said(error)}; {_CONFIGURE}")
     if isinstance(error, known.ParamValidationError):
-        return CortexError("aws.invalid_s3_path", f"{doing}: {_said(error)}")
+        return CortexError("aws.invalid_s3_path", f"{doing}: {said(error)}")
     if isinstance(
         error, known.HTTPClientError | known.ConnectionError | known.IncompleteReadError | aiohttp.ClientError
     ):
-        what = f"cannot be reached: {_said(error)}; check the network and AWS_ENDPOINT_URL"
+        what = f"cannot be reached: {said(error)}; check the network and AWS_ENDPOINT_URL"
         return CortexError("aws.unreachable", f"{doing}: {what}", Category.UNAVAILABLE)
     if isinstance(error, known.BotoCoreError) or (isinstance(error, ValueError) and "endpoint" in str(error).lower()):
-        return CortexError("aws.invalid_configuration", f"{doing}: AWS is not configured well: {_said(error)}")
+        return CortexError("aws.invalid_configuration", f"{doing}: AWS is not configured well: {said(error)}")
     return None
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What a service answered, or else what went wrong, without a full stop."""
     response: dict[str, Any] = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Message") or error).strip().rstrip(".").replace("\n", " ")
+    return " ".join(str(response.get("Error", {}).get("Message") or error).split()).rstrip(".")

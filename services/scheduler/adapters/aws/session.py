@@ -26,30 +26,34 @@ CONNECTIONS = 32
 
 
 class AwsSession:
-    """Clients by the name of their service, such as `s3`."""
+    """Clients by the name of their service, such as `s3`, and their region."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
         self._open = AsyncExitStack()
         self._making = asyncio.Lock()
 
-    async def client(self, service: str) -> Any:  # the libraries have no types
-        """The client, ready to be used by many at once. Raises `CortexError`."""
-        if (client := self._clients.get(service)) is not None:
+    async def client(self, service: str, region: str = "") -> Any:  # the libraries have no types
+        """The client, ready to be used by many at once; without a region for the configured one.
+
+        Raises `CortexError`.
+        """
+        key = (service, region)
+        if (client := self._clients.get(key)) is not None:
             return client
         async with self._making:
-            if service not in self._clients:
+            if key not in self._clients:
                 with explained(f"using {service.upper()}"):
-                    self._clients[service] = await self._made(service)
-        return self._clients[service]
+                    self._clients[key] = await self._made(service, region)
+        return self._clients[key]
 
     async def close(self) -> None:
         """Close the clients' connections."""
         self._clients.clear()
         await self._open.aclose()
 
-    async def _made(self, service: str) -> Any:
+    async def _made(self, service: str, region: str) -> Any:
         session = await asyncio.to_thread(_session, service)
         scoped = session.get_scoped_config()
         has_endpoint = any(
@@ -75,7 +79,7 @@ class AwsSession:
             **options,
         )
         boto = import_module("aioboto3").Session(botocore_session=session)
-        region = boto.region_name or DEFAULT_REGION
+        region = region or boto.region_name or DEFAULT_REGION
         return await self._open.enter_async_context(boto.client(service, region_name=region, config=config))
 
 
