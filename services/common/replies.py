@@ -5,8 +5,10 @@ import msgspec
 from services.common import json_text
 from services.common.errors import CortexError
 
-MAX_KEPT_REPLY_BYTES = 8 * 1024 * 1024
-"""A kept reply is at most this long, as it came and as `reply_json` tells it. One fits any gRPC message of ours."""
+MAX_KEPT_REPLY_BYTES = 4_000_000
+"""A kept reply is at most this long, as it came and as `reply_json` tells it: in a message it is below the 4 MiB that
+gRPC clients take by default, and a dequeuer that holds a few stays small.
+"""
 
 _SURELY_FITS_BYTES = MAX_KEPT_REPLY_BYTES // 6 - 2
 """A reply of so many bytes fits whatever it holds: a JSON string takes six for one at most (`\\u0000`), and quotes."""

@@ -15,7 +15,7 @@ from services.common.replies import MAX_KEPT_REPLY_BYTES, fits
 BUDGET_BYTES = 4 * 1024 * 1024
 """With one reply more, and what is copied of it to be sent, well within the memory that a worker's pod is given."""
 
-_LIMIT = f"{MAX_KEPT_REPLY_BYTES // 2**20} MiB: answer less, write it to a file or a store, or submit without `results`"
+_LIMIT = f"{MAX_KEPT_REPLY_BYTES // 10**6} MB: answer less, write it to a file or a store, or submit without `results`"
 
 
 class Reader(Protocol):

@@ -79,7 +79,7 @@ class TestOverHttp:
         reply.kept.forget()
         reply = await kept(answering(head % (MAX_KEPT_REPLY_BYTES + 1), b"x" * (MAX_KEPT_REPLY_BYTES + 1)), room)
         assert reply.broken is Broken.TOO_LARGE
-        assert "larger than 8 MiB" in reply.reason
+        assert "larger than 4 MB" in reply.reason
 
     async def test_a_chunked_reply_without_end_is_too_much(self) -> None:
         async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,14 +104,13 @@ class TestOverHttp:
         large = HEAD + b"Content-Length: 2000\r\n\r\n" + b"x" * 2000
         first = await kept(answering(large), room)
         assert room.full
-        # More than fits the sockets, so that the server cannot have sent all of it while it waits.
-        slow = HEAD + b"Content-Length: %d\r\n\r\n" % (8 * MIB)
-        second = asyncio.create_task(kept(answering(slow, b"y" * (8 * MIB)), room, timeout=0.2))
+        slow = HEAD + b"Content-Length: %d\r\n\r\n" % MAX_KEPT_REPLY_BYTES
+        second = asyncio.create_task(kept(answering(slow, b"y" * MAX_KEPT_REPLY_BYTES), room, timeout=0.2))
         done, _ = await asyncio.wait((second,), timeout=0.6)
         assert not done  # it is held, and has not run out of time
         assert first.kept is not None
         first.kept.forget()
-        assert body(await second) == b"y" * (8 * MIB)
+        assert body(await second) == b"y" * MAX_KEPT_REPLY_BYTES
 
 
 async def ready(kit: Kit) -> None:
@@ -169,8 +168,8 @@ class TestUntilRecorded:
     @pytest.mark.parametrize(
         ("reply", "error"),
         [
-            (b'"' + b"x" * MAX_KEPT_REPLY_BYTES + b'"', "is to be kept and larger than 8 MiB"),
-            (b"\x00" * 2 * MIB, "is no JSON, and as a JSON string larger than 8 MiB"),
+            (b'"' + b"x" * MAX_KEPT_REPLY_BYTES + b'"', "is to be kept and larger than 4 MB"),
+            (b"\x00" * 2 * MIB, "is no JSON, and as a JSON string larger than 4 MB"),
         ],
         ids=["as it is", "as a string"],
     )
