@@ -98,7 +98,7 @@ def example(name: str, directory: Path, environ: Mapping[str, str] | None = None
         yield Example(Reader(folder, running, shell), others)
 
 
-@pytest.mark.parametrize("name", ["digits", "photos", "languages"])
+@pytest.mark.parametrize("name", ["digits", "photos", "languages", "tuning"])
 def test_the_commands_of_its_readme_do_what_it_says(name: str, tmp_path: Path) -> None:
     with example(name, tmp_path) as found:
         for step in found.steps:

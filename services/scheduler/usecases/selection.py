@@ -52,22 +52,34 @@ class Selection:
         self._objects = objects
         self._paths = source.paths
         self._chosen = Files(source.includes, source.excludes, source.kind.value)
-        self._filtered = bool(source.includes or source.excludes)
 
     async def files(self, path: int = 0, after: str = "") -> AsyncGenerator[tuple[int, list[StoredObject]], None]:
         """Pages of files, each with the number of their path: from that path on, and there behind the URI `after`."""
-        for number in range(path, len(self._paths)):
-            async for page in self._objects.list(self._paths[number], after):
+        async with aclosing(self._listed(path, after)) as pages:
+            async for number, page in pages:
                 yield number, [stored for stored in page if self._chosen.has(stored.uri)]
-            after = ""
 
     async def check(self) -> None:
         """Raise `CortexError` when there is nothing: `batchapi.no_s3_files_found`, or what the store says."""
-        async with aclosing(self.files()) as pages:
+        left_out = 0
+        async with aclosing(self._listed(0, "")) as pages:
             async for _, page in pages:
-                if page:
+                if any(self._chosen.has(stored.uri) for stored in page):
                     return
+                left_out += len(page)
         paths = ", ".join(self._paths[:SHOWN_PATHS]) + (", ..." if len(self._paths) > SHOWN_PATHS else "")
-        hint = "; includes and excludes describe whole paths, as s3://bucket/**.json does" if self._filtered else ""
-        text = f"no s3 files match search criteria: there is nothing under {paths}{hint}"
-        raise CortexError("batchapi.no_s3_files_found", text)
+        why = f"there is nothing under {paths}"
+        if left_out:
+            files = "the one file" if left_out == 1 else f"all {left_out} files"
+            why = (
+                f"includes and excludes leave out {files} under {paths}; they describe whole paths, as "
+                "s3://bucket/**.json does"
+            )
+        raise CortexError("batchapi.no_s3_files_found", f"no s3 files match search criteria: {why}")
+
+    async def _listed(self, path: int, after: str) -> AsyncGenerator[tuple[int, Sequence[StoredObject]], None]:
+        """As `files`, before any are left out."""
+        for number in range(path, len(self._paths)):
+            async for page in self._objects.list(self._paths[number], after):
+                yield number, page
+            after = ""
