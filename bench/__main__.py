@@ -19,6 +19,7 @@ BENCHMARKS = {
     "dispatch": "the dequeuer's delivery alone, beside wrk",
     "ledger": "the ledger alone",
     "partition": "splitting a submission alone",
+    "ndjson": "reading and splitting a file of JSON values alone: from the disk, and from an S3 server",
 }
 """Name and what it measures. Each is `figures` in `bench.cases.NAME`."""
 

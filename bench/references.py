@@ -45,6 +45,10 @@ REFERENCES: dict[str, Reference] = {
     "ledger.rate_1": Reference(prototype=5_900),
     "partition.rate": Reference(bound=300),
     "partition.memory": Reference(bound=2.0, at_least=False),
+    "ndjson.local": Reference(bound=500),
+    "ndjson.local_rss": Reference(bound=80, at_least=False),
+    "ndjson.s3": Reference(bound=250),
+    "ndjson.s3_rss": Reference(bound=80, at_least=False),
 }
 """By the figure's key."""
 

@@ -76,7 +76,13 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
     """A real S3 store, which asks who is there."""
-    directory = tmp_path_factory.mktemp("seaweedfs")
+    with running_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@contextmanager
+def running_seaweedfs(directory: Path) -> Iterator[AwsServer]:
+    """The same, with its data in an empty directory."""
     names = ["volume.port", "volume.port.grpc", "master.port", "master.port.grpc", "filer.port", "filer.port.grpc"]
     ports = dict(zip([*names, "s3.port", "s3.port.grpc"], free_ports(8), strict=True))
     actions = {"everything": ["Admin", "Read", "Write", "List"], "nothing": ["Read:another-bucket"]}
