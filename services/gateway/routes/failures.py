@@ -67,4 +67,4 @@ class Failures:
         key = idempotency_key(request)
         found = submission.parse_retry(api_name, job_id, await body.read(request), request_id=key)
         answer = await self.scheduler.retry(found.request)
-        return as_json(job_json.submitted(answer.job, found.warnings))
+        return as_json(job_json.submitted(answer.job, [*found.warnings, *answer.warnings]))
