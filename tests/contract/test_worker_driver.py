@@ -12,7 +12,8 @@ from services.scheduler.adapters.local_workers import LocalWorkerDriver
 from services.scheduler.usecases.ports import WorkerExit
 from tests.integration.local_worker_kit import Workers, api, job, processes_of, script, without_pid
 
-SLEEPER = api(script("api", "cat /cortex/spec/job.json; echo; exec sleep 1000"), port=18_080)
+# With a port of its own, whatever else runs on this machine.
+SLEEPER = api(script("api", "cat /cortex/spec/job.json; echo; exec sleep 1000", env={"PORT": "$(CORTEX_PORT)"}))
 
 
 async def test_a_started_worker_is_known_runs_and_is_killed_with_all_it_started(tmp_path: Path) -> None:
