@@ -26,8 +26,12 @@ from services.scheduler.domain.model import (
     JobState,
     JobStatus,
     Outcome,
+    Piece,
+    PlacedPiece,
+    Reference,
     RequestKey,
     Segment,
+    StoredObject,
     Tally,
     WorkerRecord,
 )
@@ -309,6 +313,58 @@ async def test_the_input_can_be_followed_piece_by_piece_from_anywhere(ledger: Le
     assert await ledger.next_piece(spec().job_id, 6) == b"4,"
     assert await ledger.next_piece(spec().job_id, 10) == b"6,"
     assert await ledger.next_piece(spec().job_id, 12) == b""
+
+
+async def test_an_input_may_refer_to_objects(store: SqliteStore) -> None:
+    a, b = StoredObject("s3://b/a", 100, "e1"), StoredObject("file:///b", 30, "e2")
+    first: list[Piece] = [b"1,", Reference(a, 0, 40, 7), Reference(a, 40, 60, 8)]
+    more: list[Piece] = [Reference(a, 100, 5, 9), b"", b"2,3,", Reference(b, 0, 31, 2**32 - 1)]
+    async with store.opened() as ledger:
+        await ledger.add_job(spec(), RUNNING, first, [], Cursor())
+        await ledger.add_segments(spec().job_id, [], Cursor(position="p"), more)
+    async with store.opened() as ledger:
+        placed = [
+            PlacedPiece(0, b"1,"),
+            PlacedPiece(2, Reference(a, 0, 40, 7)),
+            PlacedPiece(42, Reference(a, 40, 60, 8)),
+            PlacedPiece(102, Reference(a, 100, 5, 9)),
+            PlacedPiece(107, b"2,3,"),
+            PlacedPiece(111, Reference(b, 0, 31, 2**32 - 1)),
+        ]
+        assert await ledger.read_input(spec().job_id, 0, 1000) == placed
+        assert await ledger.read_input(spec().job_id, 41, 43) == placed[1:3], "references are told whole"
+        assert await ledger.read_input(spec().job_id, 104, 109) == [placed[3], PlacedPiece(107, b"2,")]
+        assert await ledger.read_input(spec().job_id, 109, 112) == [PlacedPiece(109, b"3,"), placed[5]]
+        assert await ledger.read_input(spec().job_id, 142, 150) == []
+        assert await ledger.references(spec().job_id, 2, 2) == placed[1:3]
+        assert await ledger.references(spec().job_id, 43, 10) == [placed[3], placed[5]]
+
+
+async def test_items_of_batches_can_be_kept(ledger: Ledger) -> None:
+    await add(ledger, spec())
+    await ledger.keep_items(spec().job_id, {3: b"1,", 5: b"2,"})
+    await ledger.keep_items(spec().job_id, {5: b"other,", 7: b"3,"})
+    assert await ledger.kept_items(spec().job_id, [3, 4, 5]) == {3: b"1,", 5: b"2,"}
+    assert await ledger.kept_items("6000000000000001", [3]) == {}
+
+
+async def test_a_request_that_is_not_complete_keeps_its_id_until_its_job_ends(ledger: Ledger) -> None:
+    open_ = RequestKey("key", b"")
+    await ledger.add_job(spec(), RUNNING, [], [], Cursor(), open_)
+    with pytest.raises(CortexError) as error:
+        await ledger.add_job(spec("6000000000000001"), RUNNING, [], [], Cursor(), open_)
+    assert error.value.kind == "job.stream_in_progress"
+    await ledger.set_state(spec().job_id, JobState(JobStatus.ENQUEUE_FAILED))
+    assert await ledger.requested(spec().api_name, open_) is None
+    second = spec("6000000000000002")
+    assert await ledger.add_job(second, RUNNING, [], [], Cursor(), open_) == second.job_id
+    await ledger.add_segments(second.job_id, [], Cursor(done=True), [], b"digest")
+    assert await ledger.request(spec().api_name, "key") == (second.job_id, RequestKey("key", b"digest"))
+    assert await ledger.requested(spec().api_name, RequestKey("key", b"digest")) == second.job_id
+    with pytest.raises(CortexError) as error:
+        await ledger.add_job(spec("6000000000000003"), RUNNING, [], [], Cursor(), RequestKey("key", b"other"))
+    assert error.value.kind == "job.idempotency_key_reused"
+    assert await ledger.request(spec().api_name, "other") is None
 
 
 async def test_segments_are_found_by_any_batch_in_them(ledger: Ledger) -> None:
