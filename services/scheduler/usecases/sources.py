@@ -3,14 +3,14 @@
 A source gives its items in order, in *parts*. Each part tells the *position* behind it: what the source must be told to
 go on there after a restart. It is kept with the part, in one transaction.
 
-Files are read in ranges, several of them at once, in order. What a range holds is looked at by a thread, a step at a
-time. Of a file with a value on each line only references are kept: it is read again when its batches are due.
+Files are read in ranges, several of them at once, in order. What a range holds is looked at by a thread. Of a file with
+a value on each line only references are kept: it is read again when its batches are due.
 """
 
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import chain
@@ -28,8 +28,8 @@ RANGE_BYTES = 1024 * 1024
 """Read at once."""
 READS_AHEAD = 8
 """Ranges that are asked for together: with `RANGE_BYTES` the memory that reading takes."""
-STEP_BYTES = 256 * 1024
-"""Split at once, by a thread: while it works the event loop may have to wait for it."""
+WINDOW_BYTES = 64 * 1024
+"""Split at once: while a thread does it the event loop may have to wait for it."""
 SMALL_STEP_BYTES = 16 * 1024
 """Split in less time than a thread takes to start."""
 REFERENCE_BYTES = 32 * 1024
@@ -210,23 +210,35 @@ class _PlainFile:
 
     def steps(self, data: bytes, *, last: bool) -> Iterator[Part]:
         """The items in the file's next bytes, step by step."""
-        for start in range(0, len(data), STEP_BYTES):
-            yield self._part(self._splitter.feed(data[start : start + STEP_BYTES]))
+        yield self._part(self._splits(data))
         if last:
             yield self._part(self._splitter.finish())
 
-    def _part(self, splits: Sequence[SplitPiece]) -> Part:
+    def _splits(self, data: bytes) -> Iterator[SplitPiece]:
+        for start in range(0, len(data), WINDOW_BYTES):
+            yield from self._splitter.feed(data[start : start + WINDOW_BYTES])
+
+    def _part(self, splits: Iterable[SplitPiece]) -> Part:
         pieces: list[Piece] = []
-        for run in _in_runs(splits):
-            length = sum(len(split.data) for split in run)
-            if not run[0].plain or length < REFERENCE_BYTES:
-                pieces += [split.data for split in run]
-                continue
-            checksum = 0
-            for split in run:
-                checksum = zlib.crc32(split.data, checksum)
-            pieces.append(Reference(self.stored, run[0].start, length, checksum))
-        return _part(self._begin, splits, pieces)
+        lengths: list[int] = []
+        run: list[SplitPiece] = []  # plain ones that follow each other in the file, or any other one alone
+        checksum = 0
+        for split in splits:
+            if run and not (run[-1].plain and split.plain and run[-1].end == split.start):
+                pieces += self._pieces(run, checksum)
+                run, checksum = [], 0
+            run.append(split)
+            lengths += split.lengths
+            checksum = zlib.crc32(split.data, checksum)  # without the interpreter's lock: the event loop's chance
+        if not run:
+            return _NOTHING
+        return Part(pieces + self._pieces(run, checksum), lengths, _behind(run[-1], self._begin))
+
+    def _pieces(self, run: Sequence[SplitPiece], checksum: int) -> list[Piece]:
+        length = sum(len(split.data) for split in run)
+        if run[0].plain and length >= REFERENCE_BYTES:
+            return [Reference(self.stored, run[0].start, length, checksum)]
+        return [split.data for split in run]
 
 
 class _PackedFile:
@@ -250,25 +262,15 @@ class _PackedFile:
             yield self._part(self._splitter.finish())
 
     def _part(self, splits: Sequence[SplitPiece]) -> Part:
-        return _part(self._begin, splits, [split.data for split in splits])
+        if not splits:
+            return _NOTHING
+        lengths = list(chain.from_iterable(split.lengths for split in splits))
+        return Part([split.data for split in splits], lengths, _behind(splits[-1], self._begin))
 
 
-def _in_runs(splits: Sequence[SplitPiece]) -> list[list[SplitPiece]]:
-    """Plain ones that follow each other in the file, together; the others alone."""
-    runs: list[list[SplitPiece]] = []
-    for split in splits:
-        last = runs[-1][-1] if runs else None
-        if last is not None and last.plain and split.plain and last.end == split.start:
-            runs[-1].append(split)
-        else:
-            runs.append([split])
-    return runs
+_NOTHING = Part([], [], b"")
 
 
-def _part(file: _FilePosition, splits: Sequence[SplitPiece], pieces: list[Piece]) -> Part:
-    if not splits:
-        return Part([], [], b"")
-    last = splits[-1]
-    position = msgspec.structs.replace(file, offset=last.end, line=last.line, item=last.item)
-    lengths = list(chain.from_iterable(split.lengths for split in splits))
-    return Part(pieces, lengths, msgspec.json.encode(position))
+def _behind(split: SplitPiece, file: _FilePosition) -> bytes:
+    position = msgspec.structs.replace(file, offset=split.end, line=split.line, item=split.item)
+    return msgspec.json.encode(position)
