@@ -275,6 +275,7 @@ async def test_missing_credentials_are_told(ministack: AwsServer, monkeypatch: p
 
 
 async def test_a_store_that_does_not_answer_may_do_so_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.scheduler.adapters.aws.session.ATTEMPTS", 1)  # each after a longer pause
     async with s3_session(AwsServer("nobody", "http://127.0.0.1:1").environ, monkeypatch) as session:
         with pytest.raises(CortexError, match="AWS_ENDPOINT_URL") as caught:
             await USES[0](S3Store(session), "s3://bucket/x")

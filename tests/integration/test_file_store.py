@@ -277,6 +277,25 @@ async def test_a_file_that_is_being_written_is_not_listed_and_one_left_behind_is
     assert {path.name: path.read_bytes() for path in (root / "new").iterdir()} == {"x": b"3"}
 
 
+async def test_a_write_that_is_given_up_leaves_nothing(root: Path) -> None:
+    store = FileStore([root])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1024 * 1024)
+
+    for turns in range(20):
+        task = asyncio.create_task(store.write(f"file://{root}/x", endless()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert list(root.iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 async def test_two_writers_of_one_file_do_not_mix(root: Path) -> None:
     store = FileStore([root])
     meeting = asyncio.Barrier(2)

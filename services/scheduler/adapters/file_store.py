@@ -17,8 +17,9 @@ import hashlib
 import heapq
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -65,13 +66,14 @@ class FileStore:
         if path.endswith(b"/") or path == root:
             raise CortexError("files.invalid_path", f"{uri} names no file: a directory cannot be written")
         with _explained("writing", uri):
-            target = await asyncio.to_thread(_Target, root, path)
+            target = _Target(root, path)
             try:
+                await _finished(target.open)
                 async for chunk in chunks:
-                    await asyncio.to_thread(target.add, chunk)
-                await asyncio.to_thread(target.complete)
+                    await _finished(partial(target.add, chunk))
+                await _finished(target.complete)
             finally:
-                await asyncio.shield(asyncio.to_thread(target.close))
+                await _finished(target.close)
 
     async def check_writable(self, uri_prefix: str) -> None:
         """Writes an empty file where the first directory on the way exists, and removes it. See the port."""
@@ -201,18 +203,18 @@ class _Target:
     """A file that is being written."""
 
     def __init__(self, root: bytes, path: bytes) -> None:
-        directory, _, self._name = path.rpartition(b"/")
+        self._root = root
+        self._parent, _, self._name = path.rpartition(b"/")
         self._partial = PARTIAL + hashlib.sha256(self._name).hexdigest()[:16]
-        self._directory = _made(root, directory)
-        try:
-            with suppress(FileNotFoundError):
-                os.unlink(self._partial, dir_fd=self._directory)  # left by a writer that was killed
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._fd = os.open(self._partial, flags, 0o666, dir_fd=self._directory)
-        except OSError:
-            os.close(self._directory)
-            raise
+        self._directory = self._fd = -1
         self._complete = False
+
+    def open(self) -> None:
+        self._directory = _made(self._root, self._parent)
+        with suppress(FileNotFoundError):
+            os.unlink(self._partial, dir_fd=self._directory)  # left by a writer that was killed
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self._partial, flags, 0o666, dir_fd=self._directory)
 
     def add(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
@@ -229,11 +231,25 @@ class _Target:
         os.fsync(self._directory)
 
     def close(self) -> None:
-        os.close(self._fd)
-        if not self._complete:
-            with suppress(OSError):
-                os.unlink(self._partial, dir_fd=self._directory)
-        os.close(self._directory)
+        if self._fd >= 0:
+            os.close(self._fd)
+            if not self._complete:
+                with suppress(OSError):
+                    os.unlink(self._partial, dir_fd=self._directory)
+        if self._directory >= 0:
+            os.close(self._directory)
+
+
+async def _finished(step: Callable[[], None]) -> None:
+    """Do this in a thread and wait until it is done, even when nobody wants it any more: the files are still in use."""
+    doing = asyncio.ensure_future(asyncio.to_thread(step))
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        while not doing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((doing,))
+        raise
 
 
 def _made(root: bytes, directory: bytes) -> int:

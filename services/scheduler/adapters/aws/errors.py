@@ -47,7 +47,7 @@ def explained(doing: str, rights: str = _S3_RIGHTS) -> Iterator[None]:
     """
     try:
         yield
-    except (CortexError, GeneratorExit):
+    except CortexError:
         raise
     except Exception as error:
         if (told := explanation(error, doing, rights)) is None:
