@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cortex.fields import FileSelection
 from tests.e2e.system import system
 from tests.waiting import wait_for
 
@@ -24,7 +25,7 @@ def test_killing_the_scheduler_in_the_middle_of_files_neither_loses_nor_repeats_
         (inputs / "small" / f"{first}.jsonl").write_text("".join(lines[first : first + 10]))
     with system(tmp_path, options=["--input-root", str(inputs)]) as running:
         running.deploy(max_concurrency=2)
-        files = {"s3_paths": [f"file://{inputs}/"], "batch_size": 100}
+        files: FileSelection = {"s3_paths": [f"file://{inputs}/"], "batch_size": 100}
         job_id = running.client.submit_job("hello", workers=1, delimited_files=files, results=True)["job_id"]
 
         def in_the_middle() -> bool:
