@@ -1,5 +1,6 @@
 """Jobs whose items are in files, over the scheduler's real wire and its real ledger; the workers are scripted."""
 
+import asyncio
 import gzip
 import json
 import os
@@ -269,6 +270,33 @@ async def test_exactly_the_batches_whose_file_changed_fail(
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await kit.batch.RetryJob(pb.RetryJobRequest(api_name="hello", job_id=job_id))
         assert from_rpc_error(error.value).kind == "job.items_not_readable"
+
+
+async def test_thousands_of_lost_batches_in_a_row_fail_and_the_job_goes_on(
+    tmp_path: Path, driver: ScriptedDriver, files: Directory
+) -> None:
+    path = files.write_file("a.jsonl", b"".join(item + b"\n" for item in values(2_000, seed=10)))
+    files.write_file("b.jsonl", b"".join(item + b"\n" for item in values(500, seed=11)))
+    async with scheduler(tmp_path, driver, objects=files) as kit:
+        await kit.deploy()
+        job_id = await submit(kit, ask("delimited_files", files.uri, 1))
+        await kit.until(job_id, split)
+    path.unlink()
+    beyond = asyncio.Event()
+
+    async def read(stored: StoredObject, _start: int) -> None:
+        if stored.uri.endswith("b.jsonl"):
+            beyond.set()
+
+    files.before_read = read
+    async with scheduler(tmp_path, driver, objects=files) as kit:
+        worker = await kit.worker()
+        await asyncio.wait_for(beyond.wait(), 30)  # all that are lost wait for their turn at once
+        await worker.open(credit=64)
+        seen: dict[int, bytes] = {}
+        job = await finish(kit, job_id, worker, seen)
+    assert (job.batch_counts.succeeded, job.batch_counts.failed, job.total_batch_count) == (500, 2_000, 2_500)
+    assert sorted(seen) == list(range(2_000, 2_500))
 
 
 async def test_a_failed_batch_is_there_to_be_seen_and_retried_when_its_file_is_gone(

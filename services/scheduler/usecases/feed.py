@@ -71,23 +71,21 @@ class Feed:
 
     def peek(self) -> tuple[int, bytes] | None:
         """The batch to lease next, or None when none is ready; `pop` takes it."""
+        while (batch := self._first()) is not None and not batch[1]:
+            self.pop()
+            self._on_lost(batch[0], self._lost.pop(batch[0]))
+        return batch
+
+    def _first(self) -> tuple[int, bytes] | None:
+        """The batch whose turn it is; its payload is empty when it is lost."""
         while self._returned and not self._book.is_returned(self._returned[0][0]):
             self._forget(self._returned.popleft()[0])  # settled or adopted meanwhile
         if self._returned:
-            return self._returned[0] if self._returned[0][1] else self._give_up()
+            return self._returned[0]
         while self._fresh and self._fresh[0][0] < self._book.cursor:
             self._forget(self._fresh[0][0])
             self._pop_fresh()  # adopted by a returning worker
-        if not self._fresh or self._book.crowded:
-            return None
-        return self._fresh[0] if self._fresh[0][1] else self._give_up()
-
-    def _give_up(self) -> tuple[int, bytes] | None:
-        """The batch whose turn it is cannot be read: say so, and see what comes after it."""
-        index = (self._returned or self._fresh)[0][0]
-        self.pop()
-        self._on_lost(index, self._lost.pop(index))
-        return self.peek()
+        return None if not self._fresh or self._book.crowded else self._fresh[0]
 
     def _forget(self, index: int) -> None:
         if self._lost:

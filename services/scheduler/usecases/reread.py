@@ -82,6 +82,7 @@ class BatchItems:
         if not self._referred_to:
             return
         copies: dict[int, bytes] = {}
+        lost: list[tuple[int, str]] = []
         position = 0
         while position < len(indexes):
             neighbours = await self._neighbours(indexes, position)
@@ -90,7 +91,7 @@ class BatchItems:
                 try:
                     items = await self._reader.copy(place.start, place.end)
                 except UnreadableError as error:
-                    log.warning("job %s: the items of batch %d are lost: %s", self._job_id, place.index, error.message)
+                    lost.append((place.index, error.message))
                     if not error.lost:
                         position = len(indexes)  # the store is away: the others do not wait for it
                         break
@@ -102,6 +103,10 @@ class BatchItems:
                 copies = {}
         if copies:
             await self._ledger.keep_items(self._job_id, copies)
+        if lost:  # said once: a file that is gone may have had a million batches
+            index, reason = lost[0]
+            text = "job %s: the items of %d failed batches could not be kept, such as of batch %d: %s"
+            log.warning(text, self._job_id, len(lost), index, reason)
 
     async def _neighbours(self, indexes: Sequence[int], position: int) -> list[_Place]:
         """The batches from a position on that are worth reading together."""
