@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import BatchState, Cursor, JobSpec, JobState, JobStatus, Outcome, Segment, Tally
+from services.scheduler.domain.model.batch import BatchState, Cursor, Outcome, Segment
+from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus, Tally
 
 BATCH_BYTES = 1024
 SEGMENT_BATCHES = 256

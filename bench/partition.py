@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from services.scheduler.domain.items import read_items
-from services.scheduler.domain.model import Cursor
+from services.scheduler.domain.model.batch import Cursor
 from services.scheduler.domain.partition import Partitioner
 
 TEXT_BYTES = 10 * 1024 * 1024 - 1024

@@ -11,7 +11,8 @@ from array import array
 from pathlib import Path
 
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import BatchState, Cursor, JobSpec, JobState, JobStatus, Outcome, Segment, Tally
+from services.scheduler.domain.model.batch import BatchState, Cursor, Outcome, Segment
+from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus, Tally
 
 PIECE = b"1," * 20_000
 PIECES = 3

@@ -13,28 +13,12 @@ import pytest
 
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import (
-    ApiVersion,
-    BatchState,
-    Completion,
-    Cursor,
-    DeadLetterQueue,
-    Halves,
-    History,
-    JobRecord,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Outcome,
-    Piece,
-    PlacedPiece,
-    Reference,
-    RequestKey,
-    Segment,
-    StoredObject,
-    Tally,
-    WorkerRecord,
-)
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.batch import BatchState, Cursor, Halves, History, Outcome, Segment
+from services.scheduler.domain.model.item_stream import Piece, PlacedPiece, Reference, StoredObject
+from services.scheduler.domain.model.job import Completion, JobRecord, JobSpec, JobState, JobStatus, RequestKey, Tally
+from services.scheduler.domain.model.options import DeadLetterQueue
+from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.usecases.ports import Ledger
 
 

@@ -16,7 +16,8 @@ import pytest
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.sqlite import database
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import BatchState, Cursor, JobSpec, JobState, JobStatus, Outcome, Tally
+from services.scheduler.domain.model.batch import BatchState, Cursor, Outcome
+from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus, Tally
 from tests.contract.ledger_writer import PIECE, PIECES, RECORDED_TOGETHER
 
 ROOT = Path(__file__).parents[2]

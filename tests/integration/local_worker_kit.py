@@ -16,15 +16,10 @@ from services.scheduler.adapters.local_workers.driver import WORKER_ID_VARIABLE
 from services.scheduler.adapters.log_files import LogFiles
 from services.scheduler.domain.api_config import parse_api_file
 from services.scheduler.domain.api_config.spec import to_version
-from services.scheduler.domain.model import (
-    ApiVersion,
-    Cursor,
-    JobRecord,
-    JobSpec,
-    JobState,
-    Tally,
-    WorkerRecord,
-)
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.batch import Cursor
+from services.scheduler.domain.model.job import JobRecord, JobSpec, JobState, Tally
+from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.usecases.ports import WorkerExit
 
 WAIT_SECONDS = 30.0

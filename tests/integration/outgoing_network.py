@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from services.scheduler.domain.model import WorkerRecord
+from services.scheduler.domain.model.worker import WorkerRecord
 from tests.integration.local_worker_kit import WAIT_SECONDS, Workers, api, processes_of
 
 HOST = "198.51.100.1"

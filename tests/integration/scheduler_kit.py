@@ -18,7 +18,9 @@ from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.job import JobRecord
+from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.settings import Settings
 from services.scheduler.usecases.ports import DeadLetterQueues, ObjectStore, WorkerExit
 from services.scheduler.wiring import Scheduler

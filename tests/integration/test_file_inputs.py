@@ -12,7 +12,7 @@ import pytest
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1.resources_pb2 import Batch
 from services.common.grpc_errors import from_rpc_error
-from services.scheduler.domain.model import StoredObject
+from services.scheduler.domain.model.item_stream import StoredObject
 from services.scheduler.usecases import patience
 from tests.integration.file_jobs import ask, finish, over, split, stored_bytes, stream, submit, values, work
 from tests.integration.observed_store import Directory

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cortex.batch.v1 import resources_pb2
-from services.scheduler.domain.model import StoredObject
+from services.scheduler.domain.model.item_stream import StoredObject
 from tests.integration.file_jobs import ask, finish, stored_bytes, stream, submit, values
 from tests.integration.observed_store import Directory
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler

@@ -14,7 +14,7 @@ import pytest
 
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.file_store import PARTIAL, FileStore
-from services.scheduler.domain.model import StoredObject
+from services.scheduler.domain.model.item_stream import StoredObject
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.domain.model import Cursor, JobSpec, JobState, JobStatus, Piece, Reference, StoredObject
+from services.scheduler.domain.model.batch import Cursor
+from services.scheduler.domain.model.item_stream import Piece, Reference, StoredObject
+from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus
 from services.scheduler.usecases.input_reader import CACHE_BYTES, FETCH_BYTES, InputReader, UnreadableError
 from tests.integration.observed_store import Directory
 

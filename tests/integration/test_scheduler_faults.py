@@ -20,7 +20,9 @@ from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.api import worker_servicer
-from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.job import JobRecord
+from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.usecases import crew
 from services.scheduler.wiring import Scheduler
 from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler, settings

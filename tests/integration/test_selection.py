@@ -6,7 +6,7 @@ import pytest
 
 from services.common.errors import CortexError
 from services.scheduler.adapters.file_store import FileStore
-from services.scheduler.domain.model import Source, SourceKind
+from services.scheduler.domain.model.item_stream import Source, SourceKind
 from services.scheduler.usecases.selection import Selection
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scheduler.domain.attempts import ONCE, policy_of, wait_after
-from services.scheduler.domain.model import DeadLetterQueue, JobSpec, Options, RetryPolicy
+from services.scheduler.domain.model.job import JobSpec
+from services.scheduler.domain.model.options import DeadLetterQueue, Options, RetryPolicy
 
 SPEC = JobSpec("7000000000000000", "hello", "v1", 1, 1, "", None, None, None, 1, "")
 QUEUE = DeadLetterQueue("arn:aws:sqs:us-west-2:123456789012:dead", 4)

@@ -11,7 +11,7 @@ import pytest
 from services.common.errors import CortexError
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.api_config import load_api, parse_api_file
-from services.scheduler.domain.model import ApiVersion
+from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.usecases.deploy import Deploy
 
 NOW_NS = 1_800_000_000_123_456_789

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from services.scheduler.domain import leases
 from services.scheduler.domain.leases import AT_ONCE, EPOCH_BITS, Lease, LeaseBook, Verdict
-from services.scheduler.domain.model import History, OpenBatches
+from services.scheduler.domain.model.batch import History, OpenBatches
 
 TOTAL = 12
 FAILURE = (500, "the container answered 500")

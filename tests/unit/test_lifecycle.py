@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import AskCompletion, EndWorkers, Life, Persist, Phase, Publish, advance
-from services.scheduler.domain.model import Completion, JobState, JobStatus
+from services.scheduler.domain.model.job import Completion, JobState, JobStatus
 
 FINE = Completion(200, "")
 WORKING = Life(JobState(JobStatus.RUNNING))

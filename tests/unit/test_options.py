@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import CortexError
-from services.scheduler.domain.model import (
+from services.scheduler.domain.model.options import (
     DeadLetterQueue,
     Options,
     Results,

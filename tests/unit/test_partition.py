@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.common.errors import CortexError
 from services.common.names import MAX_ITEM_BYTES
 from services.scheduler.domain.items import MAX_ITEM_DEPTH, PIECE_BYTES, read_items
-from services.scheduler.domain.model import Cursor, Segment
+from services.scheduler.domain.model.batch import Cursor, Segment
 from services.scheduler.domain.partition import MAX_SEGMENT_BATCHES, Partitioner, item_lengths, payload
 
 EXACT = [

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import DeadLetterQueue, Options
+from services.scheduler.domain.model.options import DeadLetterQueue, Options
 from services.scheduler.domain.submission import FileSelection, ItemList, Submission, ValidSubmission, validate
 
 ITEMS = ItemList("[1,2]", 1)

@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import StoredObject
+from services.scheduler.domain.model.item_stream import StoredObject
 from services.scheduler.domain.objects import changed
 
 SCHEME = "file://"

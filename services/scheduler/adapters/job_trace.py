@@ -18,7 +18,8 @@ import time
 
 from services.common.telemetry import Telemetry, child_traceparent, new_span_id, sampled
 from services.scheduler.domain.leases import Lease
-from services.scheduler.domain.model import JobRecord, JobState, JobStatus, Tally, WorkerRecord
+from services.scheduler.domain.model.job import JobRecord, JobState, JobStatus, Tally
+from services.scheduler.domain.model.worker import WorkerRecord
 
 ALWAYS_SAMPLED = 100
 SAMPLED_EVERY = 1000

@@ -10,19 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cortex.batch.v1 import batch_service_pb2, resources_pb2
 from services.common.errors import CortexError
 from services.common.telemetry import trace_id
-from services.scheduler.domain.model import (
-    BUCKET_BOUNDS_SECONDS,
-    ApiVersion,
-    BatchState,
-    DeadLetterQueue,
-    JobSpec,
-    JobStatus,
-    Options,
-    RequestKey,
-    Results,
-    Tally,
-    Webhook,
-)
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.batch import BatchState
+from services.scheduler.domain.model.job import BUCKET_BOUNDS_SECONDS, JobSpec, JobStatus, RequestKey, Tally
+from services.scheduler.domain.model.options import DeadLetterQueue, Options, Results, Webhook
 from services.scheduler.domain.options import AskedOptions, AskedRetries, AskedScaling
 from services.scheduler.domain.submission import FileSelection, ItemList, ItemStream, Submission
 from services.scheduler.usecases.batch_pages import BatchView

@@ -14,7 +14,7 @@ import grpc
 
 from cortex.batch.v1 import worker_service_pb2, worker_service_pb2_grpc
 from services.common.errors import CortexError
-from services.scheduler.domain.model import Completion
+from services.scheduler.domain.model.job import Completion
 from services.scheduler.usecases.batches import AttemptResult, HeldLease, Returned
 from services.scheduler.usecases.crew import Health, Phase, Worker
 from services.scheduler.usecases.job_run import JobRun

@@ -4,7 +4,8 @@ The waits double from attempt to attempt up to a limit. Half of each is left to 
 together (a service behind the container was away) do not come back together.
 """
 
-from services.scheduler.domain.model import JobSpec, RetryPolicy
+from services.scheduler.domain.model.job import JobSpec
+from services.scheduler.domain.model.options import RetryPolicy
 from services.scheduler.domain.options import DEFAULT_BACKOFF_SECONDS, DEFAULT_MAX_BACKOFF_SECONDS
 
 ONCE = RetryPolicy(1, 0.0, 0.0)

@@ -17,7 +17,7 @@ import msgspec
 from services.common import json_text
 from services.common.errors import Category, CortexError
 from services.common.names import MAX_ITEM_BYTES, MAX_JSON_DEPTH
-from services.scheduler.domain.model import Cursor
+from services.scheduler.domain.model.batch import Cursor
 from services.scheduler.domain.partition import Partitioner
 
 PIECE_BYTES = 256 * 1024

@@ -3,7 +3,7 @@
 import msgspec
 
 from services.common import job_document as common
-from services.scheduler.domain.model import JobRecord
+from services.scheduler.domain.model.job import JobRecord
 
 
 def job_document(job: JobRecord) -> str:

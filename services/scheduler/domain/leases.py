@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from services.scheduler.domain.model import History, OpenBatches
+from services.scheduler.domain.model.batch import History, OpenBatches
 from services.scheduler.domain.waiting import Waiting
 
 EPOCH_BITS = 40

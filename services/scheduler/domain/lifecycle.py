@@ -12,7 +12,7 @@ When the job is *over* its state is final. `Life.state` is what the ledger keeps
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from services.scheduler.domain.model import Completion, JobState, JobStatus
+from services.scheduler.domain.model.job import Completion, JobState, JobStatus
 
 
 class Phase(Enum):

@@ -1,7 +1,7 @@
 """What is told about stored objects, whichever store they are in."""
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import StoredObject
+from services.scheduler.domain.model.item_stream import StoredObject
 
 
 def changed(stored: StoredObject) -> CortexError:

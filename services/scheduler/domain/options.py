@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from services.common.errors import CortexError
-from services.scheduler.domain.model import DeadLetterQueue, Options, Results, RetryPolicy, Webhook, WorkerScaling
+from services.scheduler.domain.model.options import (
+    DeadLetterQueue,
+    Options,
+    Results,
+    RetryPolicy,
+    Webhook,
+    WorkerScaling,
+)
 from services.scheduler.domain.numbers import MAX_SECONDS, MAX_WORKERS, whole_number
 
 MAX_ATTEMPTS = 1000

@@ -17,7 +17,7 @@ from operator import sub
 from services.common.errors import Category, CortexError
 from services.common.json_text import elements
 from services.common.names import MAX_ITEM_BYTES
-from services.scheduler.domain.model import Cursor, Segment
+from services.scheduler.domain.model.batch import Cursor, Segment
 
 MAX_SEGMENT_BATCHES = 256
 

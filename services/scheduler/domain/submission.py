@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from services.common import json_text
 from services.common.errors import CortexError
 from services.scheduler.domain.globs import Files
-from services.scheduler.domain.model import DeadLetterQueue, Options, Source, SourceKind
+from services.scheduler.domain.model.item_stream import Source, SourceKind
+from services.scheduler.domain.model.options import DeadLetterQueue, Options
 from services.scheduler.domain.numbers import MAX_SECONDS, check_workers, whole_number
 from services.scheduler.domain.options import AskedOptions, check_options
 

@@ -4,17 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from services.scheduler.domain.model import (
-    Cursor,
-    JobRecord,
-    JobSpec,
-    JobState,
-    JobStatus,
-    Piece,
-    RequestKey,
-    Segment,
-    Tally,
-)
+from services.scheduler.domain.model.batch import Cursor, Segment
+from services.scheduler.domain.model.item_stream import Piece
+from services.scheduler.domain.model.job import JobRecord, JobSpec, JobState, JobStatus, RequestKey, Tally
 from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.jobs import Jobs, JobView
 from services.scheduler.usecases.ports import JobTrace, Ledger

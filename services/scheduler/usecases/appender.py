@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from services.scheduler.domain.items import PIECE_BYTES
-from services.scheduler.domain.model import Cursor, Piece, Segment
+from services.scheduler.domain.model.batch import Cursor, Segment
+from services.scheduler.domain.model.item_stream import Piece
 
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 """Copied bytes that may wait while a write is under way."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from services.scheduler.domain.model import BatchState, JobRecord, Outcome
+from services.scheduler.domain.model.batch import BatchState, Outcome
+from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.partition import payload
 from services.scheduler.usecases.input_reader import UnreadableError
 from services.scheduler.usecases.jobs import Jobs

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from services.scheduler.domain.attempts import policy_of, wait_after
 from services.scheduler.domain.leases import AT_ONCE, Lease, LeaseBook, Verdict
-from services.scheduler.domain.model import BatchState, Halves, JobRecord, OpenBatches, Outcome, Tally
+from services.scheduler.domain.model.batch import BatchState, Halves, OpenBatches, Outcome
+from services.scheduler.domain.model.job import JobRecord, Tally
 from services.scheduler.usecases.crew import Worker
 from services.scheduler.usecases.dispatch import Dispatcher
 from services.scheduler.usecases.feed import Feed

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import ApiVersion, JobRecord, JobStatus, WorkerRecord
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.job import JobRecord, JobStatus
+from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.usecases.ports import JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
 
 log = logging.getLogger(__name__)

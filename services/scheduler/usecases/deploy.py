@@ -6,7 +6,7 @@ from services.scheduler.domain.api_config.model import KIND, ApiConfig
 from services.scheduler.domain.api_config.parse import parse_api_file
 from services.scheduler.domain.api_config.reader import Place, show
 from services.scheduler.domain.api_config.spec import ids_of, new_deployment_id, spec_id, to_version
-from services.scheduler.domain.model import ApiVersion
+from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.usecases.ports import Clock, Ledger
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, count
 
 from services.scheduler.domain.leases import LeaseBook
-from services.scheduler.domain.model import Segment
+from services.scheduler.domain.model.batch import Segment
 from services.scheduler.domain.partition import payload
 from services.scheduler.usecases.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience

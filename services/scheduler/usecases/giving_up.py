@@ -17,7 +17,8 @@ from functools import partial
 
 from services.common.errors import CortexError
 from services.scheduler.domain.attempts import backoff
-from services.scheduler.domain.model import BatchState, Halves, History, JobSpec, Outcome
+from services.scheduler.domain.model.batch import BatchState, Halves, History, Outcome
+from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.domain.partition import item_lengths, payload
 from services.scheduler.usecases.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import PlacedPiece, Reference, StoredObject
+from services.scheduler.domain.model.item_stream import PlacedPiece, Reference, StoredObject
 from services.scheduler.usecases.ports import Ledger, ObjectStore
 
 FETCH_BYTES = 4 * 1024 * 1024

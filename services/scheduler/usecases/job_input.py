@@ -13,7 +13,9 @@ from functools import partial
 import msgspec
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import Cursor, JobRecord, JobSpec, Piece, Segment, Source, SourceKind
+from services.scheduler.domain.model.batch import Cursor, Segment
+from services.scheduler.domain.model.item_stream import Piece, Source, SourceKind
+from services.scheduler.domain.model.job import JobRecord, JobSpec
 from services.scheduler.domain.partition import Partitioner, UnderWay
 from services.scheduler.usecases.appender import Appender, Growth
 from services.scheduler.usecases.background import beside

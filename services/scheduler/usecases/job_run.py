@@ -15,14 +15,9 @@ from typing import Any
 from services.common.errors import Category, CortexError
 from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
-from services.scheduler.domain.model import (
-    ApiVersion,
-    BatchState,
-    Completion,
-    JobRecord,
-    JobSpec,
-    JobStatus,
-)
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.batch import BatchState
+from services.scheduler.domain.model.job import Completion, JobRecord, JobSpec, JobStatus
 from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLease
 from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
 from services.scheduler.usecases.intake import Intake

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.api_config import load_api
-from services.scheduler.domain.model import JobRecord, JobStatus
+from services.scheduler.domain.model.job import JobRecord, JobStatus
 from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.job_run import JobRun, Surroundings
 from services.scheduler.usecases.ports import WorkerExit

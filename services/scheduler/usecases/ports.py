@@ -6,27 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.scheduler.domain.leases import Lease
-from services.scheduler.domain.model import (
-    ApiVersion,
-    BatchState,
-    Control,
-    Cursor,
-    Halves,
-    History,
-    JobRecord,
-    JobSpec,
-    JobState,
-    Notice,
-    OpenBatches,
-    Outcome,
-    Piece,
-    PlacedPiece,
-    RequestKey,
-    Segment,
-    StoredObject,
-    Tally,
-    WorkerRecord,
-)
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.batch import BatchState, Cursor, Halves, History, OpenBatches, Outcome, Segment
+from services.scheduler.domain.model.item_stream import Piece, PlacedPiece, StoredObject
+from services.scheduler.domain.model.job import Control, JobRecord, JobSpec, JobState, Notice, RequestKey, Tally
+from services.scheduler.domain.model.worker import WorkerRecord
 
 
 class Clock(Protocol):

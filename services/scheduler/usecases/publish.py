@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.common.batch_document import batch_document, line, reply_document
-from services.scheduler.domain.model import JobSpec
+from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.usecases.batch_pages import BatchView
 from services.scheduler.usecases.ports import Ledger, ObjectStore
 from services.scheduler.usecases.results import ResultPages

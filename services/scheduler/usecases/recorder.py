@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.scheduler.domain.leases import LeaseBook
-from services.scheduler.domain.model import BUCKET_BOUNDS_SECONDS, BatchState, Halves, History, Outcome, Tally
+from services.scheduler.domain.model.batch import BatchState, Halves, History, Outcome
+from services.scheduler.domain.model.job import BUCKET_BOUNDS_SECONDS, Tally
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import Ledger
 from services.scheduler.usecases.reread import BatchItems

@@ -11,7 +11,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import accumulate
 
-from services.scheduler.domain.model import BatchState, Cursor, JobSpec, Piece, Segment, SourceKind
+from services.scheduler.domain.model.batch import BatchState, Cursor, Segment
+from services.scheduler.domain.model.item_stream import Piece, SourceKind
+from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.domain.partition import MAX_SEGMENT_BATCHES
 from services.scheduler.usecases.appender import joined
 from services.scheduler.usecases.input_reader import InputReader, UnreadableError

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from services.common.errors import Category, CortexError
 from services.common.replies import reply_json
-from services.scheduler.domain.model import BatchState, JobSpec
+from services.scheduler.domain.model.batch import BatchState
+from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.usecases.batch_pages import MAX_PAGE_BYTES, BatchView, final_view, first_with_items
 from services.scheduler.usecases.job_run import JobRun
 from services.scheduler.usecases.jobs import Jobs

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.job_id import JobIds
-from services.scheduler.domain.model import Cursor, JobRecord, JobStatus, Options, RequestKey, Results
+from services.scheduler.domain.model.batch import Cursor
+from services.scheduler.domain.model.job import JobRecord, JobStatus, RequestKey
+from services.scheduler.domain.model.options import Options, Results
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import Jobs, JobView

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from services.common.errors import CortexError
 from services.scheduler.domain.globs import Files
-from services.scheduler.domain.model import Source, StoredObject
+from services.scheduler.domain.model.item_stream import Source, StoredObject
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports import ReadableObjects
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import msgspec
 
-from services.scheduler.domain.model import Piece, Reference, Source, SourceKind, StoredObject
+from services.scheduler.domain.model.item_stream import Piece, Reference, Source, SourceKind, StoredObject
 from services.scheduler.domain.ndjson import SplitPiece, Splitter
 from services.scheduler.usecases.gunzip import Gunzip
 from services.scheduler.usecases.ports import ReadableObjects

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.items import read_items
 from services.scheduler.domain.job_id import JobIds
-from services.scheduler.domain.model import Cursor, JobSpec, RequestKey, Segment, SourceKind
+from services.scheduler.domain.model.batch import Cursor, Segment
+from services.scheduler.domain.model.item_stream import SourceKind
+from services.scheduler.domain.model.job import JobSpec, RequestKey
 from services.scheduler.domain.partition import Partitioner
 from services.scheduler.domain.submission import Submission, validate
 from services.scheduler.usecases.accept import Accept

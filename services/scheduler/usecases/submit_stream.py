@@ -13,7 +13,7 @@ from typing import Protocol
 
 from services.common import json_text
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import RequestKey
+from services.scheduler.domain.model.job import RequestKey
 from services.scheduler.domain.ndjson import SplitPiece, Splitter
 from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.intake import Intake

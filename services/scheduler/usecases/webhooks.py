@@ -13,7 +13,8 @@ import logging
 
 from services.common.errors import CortexError
 from services.scheduler.domain.job_document import notice
-from services.scheduler.domain.model import JobRecord, Notice, Webhook
+from services.scheduler.domain.model.job import JobRecord, Notice
+from services.scheduler.domain.model.options import Webhook
 from services.scheduler.domain.options import webhook_key
 from services.scheduler.usecases.ports import Clock, Ledger, NoticeSender
 

@@ -17,7 +17,7 @@ from typing import Any
 from services.common.errors import CortexError
 from services.scheduler.adapters.aws.errors import code_of, explained
 from services.scheduler.adapters.aws.session import AwsSession
-from services.scheduler.domain.model import StoredObject
+from services.scheduler.domain.model.item_stream import StoredObject
 from services.scheduler.domain.objects import changed
 
 SCHEME = "s3://"

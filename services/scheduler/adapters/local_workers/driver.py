@@ -31,7 +31,9 @@ from services.scheduler.adapters.local_workers.processes import Watched, end_mar
 from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
 from services.scheduler.adapters.local_workers.uplink import Uplink
 from services.scheduler.domain.api_config import load_api, mentions_port, probe_ports
-from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.job import JobRecord
+from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.usecases.ports import WorkerExit
 
 log = logging.getLogger(__name__)

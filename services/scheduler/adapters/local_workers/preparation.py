@@ -18,7 +18,9 @@ from services.scheduler.adapters.local_workers.settings import LocalWorkerSettin
 from services.scheduler.adapters.local_workers.worker_spec import OTLP_PREFIX, worker_spec
 from services.scheduler.domain.api_config.model import ApiConfig
 from services.scheduler.domain.api_config.spec import working_directory
-from services.scheduler.domain.model import ApiVersion, JobRecord, WorkerRecord
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.job import JobRecord
+from services.scheduler.domain.model.worker import WorkerRecord
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65_535

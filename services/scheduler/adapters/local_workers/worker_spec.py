@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from cortex.batch.v1 import worker_spec_pb2 as pb
 from services.scheduler.domain.api_config.model import ApiConfig, Container, Exec, HttpGet, Probe
-from services.scheduler.domain.model import ApiVersion, JobSpec, WorkerRecord
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.job import JobSpec
+from services.scheduler.domain.model.worker import WorkerRecord
 
 OTLP_PREFIX = "OTEL_EXPORTER_OTLP_"
 """Environment variables that say where telemetry goes."""

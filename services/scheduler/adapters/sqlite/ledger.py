@@ -21,26 +21,11 @@ from services.scheduler.adapters.sqlite.open_batches import find_open_batches
 from services.scheduler.adapters.sqlite.readers import Readers
 from services.scheduler.adapters.sqlite.replies import find_replies
 from services.scheduler.adapters.sqlite.writer import Writer
-from services.scheduler.domain.model import (
-    ApiVersion,
-    BatchState,
-    Control,
-    Cursor,
-    Halves,
-    History,
-    JobRecord,
-    JobSpec,
-    JobState,
-    Notice,
-    OpenBatches,
-    Outcome,
-    Piece,
-    PlacedPiece,
-    RequestKey,
-    Segment,
-    Tally,
-    WorkerRecord,
-)
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.batch import BatchState, Cursor, Halves, History, OpenBatches, Outcome, Segment
+from services.scheduler.domain.model.item_stream import Piece, PlacedPiece
+from services.scheduler.domain.model.job import Control, JobRecord, JobSpec, JobState, Notice, RequestKey, Tally
+from services.scheduler.domain.model.worker import WorkerRecord
 
 READERS = 2
 """Reads at once: one that is long (a restart's look at a huge job) leaves the other for dispatch."""

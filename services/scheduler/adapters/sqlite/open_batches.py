@@ -6,7 +6,7 @@ Outcomes are counted block by block inside SQLite; only a block that misses some
 import sqlite3
 
 from services.scheduler.adapters.sqlite import rows
-from services.scheduler.domain.model import History, OpenBatches
+from services.scheduler.domain.model.batch import History, OpenBatches
 
 BLOCK = 4096
 """Batches in a block."""

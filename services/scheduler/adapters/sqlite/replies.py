@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from services.scheduler.adapters.sqlite import rows
-from services.scheduler.domain.model import BatchState, Outcome
+from services.scheduler.domain.model.batch import BatchState, Outcome
 
 MAX_BATCHES = 1000
 

@@ -1,4 +1,4 @@
-"""How the values of `domain/model.py` lie in the tables, both ways.
+"""How the values of `domain/model` lie in the tables, both ways.
 
 Python's sqlite3 gives up the interpreter's lock at every step of a statement, and beside a busy event loop it is a
 while before it gets it back (up to 5 ms). So what is many rows to us is one step here: `insert_rows` binds up to a
@@ -15,31 +15,22 @@ from typing import Any
 import msgspec
 
 from services.common.errors import Category, CortexError
-from services.scheduler.domain.model import (
-    ApiVersion,
-    BatchState,
+from services.scheduler.domain.model.api import ApiVersion
+from services.scheduler.domain.model.batch import BatchState, Cursor, History, Outcome, Segment
+from services.scheduler.domain.model.item_stream import Piece, PlacedPiece, Reference, Source, StoredObject
+from services.scheduler.domain.model.job import (
     Completion,
     Control,
-    Cursor,
-    DeadLetterQueue,
-    History,
     JobRecord,
     JobSpec,
     JobState,
     JobStatus,
     Notice,
-    Options,
-    Outcome,
-    Piece,
-    PlacedPiece,
-    Reference,
     RequestKey,
-    Segment,
-    Source,
-    StoredObject,
     Tally,
-    WorkerRecord,
 )
+from services.scheduler.domain.model.options import DeadLetterQueue, Options
+from services.scheduler.domain.model.worker import WorkerRecord
 
 MAX_ROWS_AT_ONCE = 1024
 """Rows in one statement; with 8 columns well below SQLite's limit of 32,766 parameters."""

@@ -35,7 +35,7 @@ from services.scheduler.domain.api_config.model import (
 )
 from services.scheduler.domain.api_config.parse import parse_api
 from services.scheduler.domain.api_config.quantities import Quantity
-from services.scheduler.domain.model import ApiVersion
+from services.scheduler.domain.model.api import ApiVersion
 
 Json: TypeAlias = dict[str, Any]
 
