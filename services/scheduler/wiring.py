@@ -45,7 +45,10 @@ from services.scheduler.usecases.crew import CrewSettings
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.job_run import Surroundings
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import DeadLetterQueues, Ledger, ObjectStore, WorkerDriver
+from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
+from services.scheduler.usecases.ports.workers import WorkerDriver
 from services.scheduler.usecases.publish import Publisher
 from services.scheduler.usecases.results import TailResults
 from services.scheduler.usecases.retry import Retry

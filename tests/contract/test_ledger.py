@@ -19,7 +19,7 @@ from services.scheduler.domain.model.item_stream import Piece, PlacedPiece, Refe
 from services.scheduler.domain.model.job import Completion, JobRecord, JobSpec, JobState, JobStatus, RequestKey, Tally
 from services.scheduler.domain.model.options import DeadLetterQueue
 from services.scheduler.domain.model.worker import WorkerRecord
-from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.ports.ledger import Ledger
 
 
 class SqliteStore:

@@ -18,7 +18,7 @@ from services.scheduler.adapters.aws.s3 import S3Store
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.file_store import FileStore
 from services.scheduler.domain.model.item_stream import StoredObject
-from services.scheduler.usecases.ports import ObjectStore
+from services.scheduler.usecases.ports.objects import ObjectStore
 from tests.contract.object_servers import AwsServer
 
 PLACES = count(1)

@@ -1,4 +1,4 @@
-"""What every WorkerDriver promises its users (`services.scheduler.usecases.ports`), held by this machine's."""
+"""What every WorkerDriver promises its users (`services.scheduler.usecases.ports.workers`), held by this machine's."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 
 from services.common.errors import CortexError
 from services.scheduler.adapters.local_workers import LocalWorkerDriver
-from services.scheduler.usecases.ports import WorkerExit
+from services.scheduler.usecases.ports.workers import WorkerExit
 from tests.integration.local_worker_kit import Workers, api, job, processes_of, script, without_pid
 
 # With a port of its own, whatever else runs on this machine.

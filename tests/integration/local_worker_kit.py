@@ -20,7 +20,7 @@ from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.batch import Cursor
 from services.scheduler.domain.model.job import JobRecord, JobSpec, JobState, Tally
 from services.scheduler.domain.model.worker import WorkerRecord
-from services.scheduler.usecases.ports import WorkerExit
+from services.scheduler.usecases.ports.workers import WorkerExit
 
 WAIT_SECONDS = 30.0
 """For things that take half a second, on a machine that does much else."""

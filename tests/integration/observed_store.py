@@ -7,7 +7,7 @@ from pathlib import Path
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.file_store import FileStore
 from services.scheduler.domain.model.item_stream import StoredObject
-from services.scheduler.usecases.ports import ObjectStore
+from services.scheduler.usecases.ports.objects import ObjectStore
 
 
 @dataclass

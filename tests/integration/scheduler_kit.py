@@ -22,7 +22,9 @@ from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.settings import Settings
-from services.scheduler.usecases.ports import DeadLetterQueues, ObjectStore, WorkerExit
+from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
+from services.scheduler.usecases.ports.objects import ObjectStore
+from services.scheduler.usecases.ports.workers import WorkerExit
 from services.scheduler.wiring import Scheduler
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from services.scheduler.adapters.log_files import LogFiles
-from services.scheduler.usecases.ports import LogEntry
+from services.scheduler.usecases.ports.logs import LogEntry
 
 JOB = "00000000000000aa"
 

@@ -11,7 +11,7 @@ import urllib3
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
-from services.scheduler.usecases.ports import MESSAGE_REFUSED, DeadLetter
+from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter
 from tests.integration import sqs_kit
 from tests.integration.sqs_kit import Sqs, values
 

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from services.scheduler.usecases.ports import LogEntry
+from services.scheduler.usecases.ports.logs import LogEntry
 
 _FOLLOW_SECONDS = 0.2
 _ENTRIES_AT_ONCE = 500

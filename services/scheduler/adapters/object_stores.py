@@ -10,7 +10,7 @@ from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.file_store import SCHEME as FILE_SCHEME
 from services.scheduler.adapters.file_store import FileStore
 from services.scheduler.domain.model.item_stream import StoredObject
-from services.scheduler.usecases.ports import ObjectStore
+from services.scheduler.usecases.ports.objects import ObjectStore
 
 
 class ObjectStores:

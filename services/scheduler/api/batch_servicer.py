@@ -17,7 +17,8 @@ from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.batch_pages import BatchPages
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import Ledger, LogEntry, LogReader
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.logs import LogEntry, LogReader
 from services.scheduler.usecases.results import TailResults
 from services.scheduler.usecases.retry import Retry
 from services.scheduler.usecases.submit import Submit

@@ -19,7 +19,7 @@ from services.scheduler.usecases.batches import AttemptResult, HeldLease, Return
 from services.scheduler.usecases.crew import Health, Phase, Worker
 from services.scheduler.usecases.job_run import JobRun
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import Grant
+from services.scheduler.usecases.ports.workers import Grant
 from services.scheduler.usecases.workers import Identity, Tokens, admit
 
 log = logging.getLogger(__name__)

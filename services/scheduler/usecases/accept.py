@@ -9,7 +9,8 @@ from services.scheduler.domain.model.item_stream import Piece
 from services.scheduler.domain.model.job import JobRecord, JobSpec, JobState, JobStatus, RequestKey, Tally
 from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.jobs import Jobs, JobView
-from services.scheduler.usecases.ports import JobTrace, Ledger
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.trace import JobTrace
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.partition import payload
 from services.scheduler.usecases.input_reader import UnreadableError
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.reread import BatchItems
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024 - 4096

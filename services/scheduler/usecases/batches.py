@@ -18,7 +18,11 @@ from services.scheduler.usecases.crew import Worker
 from services.scheduler.usecases.dispatch import Dispatcher
 from services.scheduler.usecases.feed import Feed
 from services.scheduler.usecases.giving_up import GivingUp, is_asked_for
-from services.scheduler.usecases.ports import Clock, DeadLetterQueues, JobTrace, Ledger, ObjectStore
+from services.scheduler.usecases.ports.clock import Clock
+from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
+from services.scheduler.usecases.ports.trace import JobTrace
 from services.scheduler.usecases.recorder import Acknowledgement, Recorder
 from services.scheduler.usecases.reread import BatchItems
 

@@ -17,7 +17,9 @@ from services.common.errors import Category, CortexError
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord, JobStatus
 from services.scheduler.domain.model.worker import WorkerRecord
-from services.scheduler.usecases.ports import JobTrace, Ledger, WorkerDriver, WorkerExit, WorkerLink
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.trace import JobTrace
+from services.scheduler.usecases.ports.workers import WorkerDriver, WorkerExit, WorkerLink
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,14 @@ from services.scheduler.domain.api_config.parse import parse_api_file
 from services.scheduler.domain.api_config.reader import Place, show
 from services.scheduler.domain.api_config.spec import ids_of, new_deployment_id, spec_id, to_version
 from services.scheduler.domain.model.api import ApiVersion
-from services.scheduler.usecases.ports import Clock, Ledger
+from services.scheduler.usecases.ports.clock import Clock
+from services.scheduler.usecases.ports.ledger import ApiLedger
 
 
 class Deploy:
     """Compares a file with what is deployed and brings the difference into force."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, node_groups: frozenset[str] | None = None) -> None:
+    def __init__(self, ledger: ApiLedger, clock: Clock, node_groups: frozenset[str] | None = None) -> None:
         """`node_groups` are those that there are; None where they are not known: then any name will do."""
         self._ledger = ledger
         self._clock = clock

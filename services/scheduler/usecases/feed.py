@@ -16,7 +16,8 @@ from services.scheduler.domain.model.batch import Segment
 from services.scheduler.domain.partition import payload
 from services.scheduler.usecases.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
 
 READY_BATCHES = 2048
 READY_BYTES = 8 * 1024 * 1024

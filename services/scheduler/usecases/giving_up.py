@@ -22,7 +22,10 @@ from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.domain.partition import item_lengths, payload
 from services.scheduler.usecases.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import MESSAGE_REFUSED, Clock, DeadLetter, DeadLetterQueues, Ledger, ObjectStore
+from services.scheduler.usecases.ports.clock import Clock
+from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter, DeadLetterQueues
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 

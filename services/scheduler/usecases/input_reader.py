@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.model.item_stream import PlacedPiece, Reference, StoredObject
-from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.ports.ledger import InputLedger
+from services.scheduler.usecases.ports.objects import ObjectStore
 
 FETCH_BYTES = 4 * 1024 * 1024
 """In one request, unless a single piece is larger."""
@@ -46,7 +47,7 @@ def is_lost(error: CortexError) -> bool:
 class InputReader:
     """The item stream of one job. Not for two tasks at once."""
 
-    def __init__(self, ledger: Ledger, objects: ObjectStore, job_id: str, *, read_ahead: bool) -> None:
+    def __init__(self, ledger: InputLedger, objects: ObjectStore, job_id: str, *, read_ahead: bool) -> None:
         self._ledger = ledger
         self._objects = objects
         self._job_id = job_id

@@ -21,7 +21,8 @@ from services.scheduler.usecases.appender import Appender, Growth
 from services.scheduler.usecases.background import beside
 from services.scheduler.usecases.intake import Intake, broken_off, items_of
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.reread import failed_batches
 from services.scheduler.usecases.selection import PatientObjects
 from services.scheduler.usecases.sources import ItemSource, file_source

@@ -23,16 +23,12 @@ from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
 from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.job_input import JobInput
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import (
-    Clock,
-    DeadLetterQueues,
-    JobTrace,
-    Ledger,
-    ObjectStore,
-    WorkerDriver,
-    WorkerExit,
-    WorkerLink,
-)
+from services.scheduler.usecases.ports.clock import Clock
+from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
+from services.scheduler.usecases.ports.trace import JobTrace
+from services.scheduler.usecases.ports.workers import WorkerDriver, WorkerExit, WorkerLink
 from services.scheduler.usecases.progress import Progress, Speedometer
 
 log = logging.getLogger(__name__)

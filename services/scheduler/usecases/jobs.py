@@ -11,7 +11,7 @@ from services.scheduler.domain.api_config import load_api
 from services.scheduler.domain.model.job import JobRecord, JobStatus
 from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.job_run import JobRun, Surroundings
-from services.scheduler.usecases.ports import WorkerExit
+from services.scheduler.usecases.ports.workers import WorkerExit
 from services.scheduler.usecases.progress import Progress
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from services.scheduler.usecases.ports import Clock
+from services.scheduler.usecases.ports.clock import Clock
 
 WINDOW_SECONDS = 30.0
 SAMPLE_SECONDS = 0.25

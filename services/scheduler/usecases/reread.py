@@ -17,7 +17,8 @@ from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.domain.partition import MAX_SEGMENT_BATCHES
 from services.scheduler.usecases.appender import joined
 from services.scheduler.usecases.input_reader import InputReader, UnreadableError
-from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.usecases.batch_pages import MAX_PAGE_BYTES, BatchView, final_view, first_with_items
 from services.scheduler.usecases.job_run import JobRun
 from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.ports import Ledger, ObjectStore
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.reread import BatchItems
 
 READ_BYTES = 1024 * 1024

@@ -16,7 +16,10 @@ from services.scheduler.domain.model.options import Options, Results
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.accept import Accept
 from services.scheduler.usecases.jobs import Jobs, JobView
-from services.scheduler.usecases.ports import Clock, DeadLetterQueues, Ledger, ObjectStore
+from services.scheduler.usecases.ports.clock import Clock
+from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.publish import Publisher
 from services.scheduler.usecases.reread import Chunk, failed_batches
 

@@ -12,7 +12,7 @@ from services.common.errors import CortexError
 from services.scheduler.domain.globs import Files
 from services.scheduler.domain.model.item_stream import Source, StoredObject
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports import ReadableObjects
+from services.scheduler.usecases.ports.objects import ReadableObjects
 
 SHOWN_PATHS = 5
 

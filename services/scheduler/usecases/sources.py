@@ -21,7 +21,7 @@ import msgspec
 from services.scheduler.domain.model.item_stream import Piece, Reference, Source, SourceKind, StoredObject
 from services.scheduler.domain.ndjson import SplitPiece, Splitter
 from services.scheduler.usecases.gunzip import Gunzip
-from services.scheduler.usecases.ports import ReadableObjects
+from services.scheduler.usecases.ports.objects import ReadableObjects
 from services.scheduler.usecases.selection import Selection
 
 RANGE_BYTES = 1024 * 1024

@@ -18,7 +18,7 @@ from services.scheduler.domain.ndjson import SplitPiece, Splitter
 from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.intake import Intake
 from services.scheduler.usecases.jobs import Jobs, JobView
-from services.scheduler.usecases.ports import Ledger
+from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.submit import Submit
 
 STEP_BYTES = 256 * 1024

@@ -16,7 +16,9 @@ from services.scheduler.domain.job_document import notice
 from services.scheduler.domain.model.job import JobRecord, Notice
 from services.scheduler.domain.model.options import Webhook
 from services.scheduler.domain.options import webhook_key
-from services.scheduler.usecases.ports import Clock, Ledger, NoticeSender
+from services.scheduler.usecases.ports.clock import Clock
+from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.notices import NoticeSender
 
 log = logging.getLogger(__name__)
 

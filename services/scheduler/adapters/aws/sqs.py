@@ -14,7 +14,7 @@ from typing import Any
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.aws.errors import code_of, explained, said
 from services.scheduler.adapters.aws.session import AwsSession
-from services.scheduler.usecases.ports import MESSAGE_REFUSED, DeadLetter
+from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter
 
 LOOK_SECONDS = 20.0
 """A submission waits for its queue no longer."""
@@ -29,7 +29,7 @@ _REFUSED = frozenset(("InvalidMessageContents", "InvalidParameterValue"))
 
 
 class SqsQueues:
-    """See `usecases/ports.py`."""
+    """See `usecases/ports/dead_letters.py`."""
 
     def __init__(self, session: AwsSession) -> None:
         self._session = session

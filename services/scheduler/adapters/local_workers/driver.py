@@ -34,7 +34,7 @@ from services.scheduler.domain.api_config import load_api, mentions_port, probe_
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import WorkerRecord
-from services.scheduler.usecases.ports import WorkerExit
+from services.scheduler.usecases.ports.workers import WorkerExit
 
 log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ _MAX_INDEX = 2**63 - 1
 
 
 class SqliteLedger:
-    """See `usecases/ports.py`. Belongs to the event loop on which it was opened."""
+    """See `usecases/ports/ledger.py`. Belongs to the event loop on which it was opened."""
 
     def __init__(self, identity: database.Identity, lock: int, writer: Writer, readers: Readers) -> None:
         self._identity = identity
