@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ from cortex.batch.v1.resources_pb2 import Batch
 from services.common.grpc_errors import from_rpc_error
 from services.scheduler.domain.model.item_stream import StoredObject
 from services.scheduler.usecases import patience
+from services.scheduler.usecases import submit as submitting
 from tests.integration.file_jobs import ask, finish, over, split, stored_bytes, stream, submit, values, work
 from tests.integration.observed_store import Directory
 from tests.integration.scheduler_kit import Job, ScriptedDriver, scheduler
@@ -148,6 +150,24 @@ async def test_what_cannot_be_read_is_refused_before_there_is_a_job(
         refusal = from_rpc_error(error.value)
         assert refusal.kind.startswith(kind)
         assert message in refusal.message
+        assert not (await kit.batch.ListJobs(pb.ListJobsRequest())).jobs
+
+
+async def test_a_store_that_hangs_refuses_a_job_in_time(
+    tmp_path: Path, driver: ScriptedDriver, files: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_prefix: str, _after: str = "") -> AsyncIterator[Sequence[StoredObject]]:
+        await asyncio.Event().wait()
+        yield []
+
+    monkeypatch.setattr(submitting, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(files, "list", hang)
+    async with scheduler(tmp_path, driver, objects=files) as kit:
+        await kit.deploy()
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await submit(kit, ask("delimited_files", files.uri, 1))
+        assert from_rpc_error(error.value).kind == "aws.unreachable"
+        assert "there is no job" in from_rpc_error(error.value).message
         assert not (await kit.batch.ListJobs(pb.ListJobsRequest())).jobs
 
 

@@ -1,8 +1,8 @@
 """Submitting a job: everything is checked before anything is stored."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from services.common.errors import Category, CortexError
@@ -27,6 +27,8 @@ FIRST_SEGMENTS = 64
 """Segments that are written with the job; the rest is split while work goes on."""
 SMALL_INPUT_CHARACTERS = 64 * 1024
 """Read in less time than a thread takes to start."""
+LOOK_SECONDS = 40.0
+"""For a look at the files, the queue and the place for results: less than a client waits for its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,6 @@ class Submit:
         pieces: list[bytes] = []
         if checked.source is None:
             pieces = await _read(checked.items_json, checked.batch_size)
-        elif checked.source.kind is not SourceKind.STREAM:
-            await Selection(self.objects, checked.source).check()
-        if checked.dead_letter_queue is not None:
-            await self.queues.check(checked.dead_letter_queue.arn)
         now_ns = self.clock.now_ns()
         spec = JobSpec(
             job_id=self.ids.new(now_ns),
@@ -93,8 +91,30 @@ class Submit:
             options=checked.options,
             source=checked.source,
         )
-        await self.publisher.check(spec)
+        async with _soon():
+            await self._look(spec)
         return spec, pieces
+
+    async def _look(self, spec: JobSpec) -> None:
+        """Raise `CortexError` when something that the job needs is not there."""
+        if spec.source is not None and spec.source.kind is not SourceKind.STREAM:
+            await Selection(self.objects, spec.source).check()
+        if spec.dead_letter_queue is not None:
+            await self.queues.check(spec.dead_letter_queue.arn)
+        await self.publisher.check(spec)
+
+
+@asynccontextmanager
+async def _soon() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            yield
+    except TimeoutError as error:
+        text = (
+            f"what the job needs (files, queue, place for results) could not be looked at in {LOOK_SECONDS:g} s, and "
+            "there is no job: is the store away? Check the network and AWS_ENDPOINT_URL"
+        )
+        raise CortexError("aws.unreachable", text, Category.UNAVAILABLE) from error
 
 
 async def _read(items_json: str, batch_size: int) -> list[bytes]:
