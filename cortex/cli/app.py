@@ -33,7 +33,9 @@ COMMANDS = {
 }
 """Name and first sentence, in the order of `cortex --help`. Each is `command` in `cortex.cli.commands.NAME`."""
 
-EPILOG = """\b
+EPILOG = """Wherever a command takes a JOB, `latest` means the newest one of the API.
+
+\b
 Exit codes:
   0    it went well; with --watch: the job succeeded
   1    an error; it says what is wrong on standard error
@@ -144,3 +146,14 @@ output_option: Decorator = click.option(
     default="pretty",
     help="With `json` nothing but JSON is printed.",
 )
+quiet_option: Decorator = click.option("-q", "--quiet", is_flag=True, help="Print nothing but the new job's id.")
+
+ID_ONLY = "id"
+"""The output of a command that is to be quiet."""
+
+
+def quietly(quiet: bool, output: str) -> str:
+    """The output that `--quiet` and `--output` ask for together. Raises `click.UsageError`."""
+    if quiet and output == "json":
+        raise click.UsageError("--quiet prints an id, which is not JSON: leave out --quiet or --output json")
+    return ID_ONLY if quiet else output

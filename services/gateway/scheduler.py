@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -45,6 +46,27 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _Method = Callable[..., Awaitable[_Response]]
+
+
+@dataclass
+class StreamedJob:
+    """What the scheduler has told of a job while its items are still being sent."""
+
+    job_id: str = ""
+    """Empty until the job is accepted."""
+    items: int = 0
+    """On disk at least."""
+
+    def heard(self, answer: pb.SubmitJobStreamResponse) -> None:
+        """The next answer."""
+        self.job_id = answer.job.job_id or self.job_id
+        self.items = answer.items
+
+    def after(self, error: CortexError) -> CortexError:
+        """What ends the stream from this side, with what that does to the job."""
+        if not self.job_id:
+            return error
+        return CortexError(error.kind, f"{error.message}; job {self.job_id} ends as enqueue_failed", error.category)
 
 
 class Scheduler:
@@ -88,15 +110,17 @@ class Scheduler:
         """Submit a job."""
         return await self._write(self._stub.SubmitJob, request)
 
-    async def submit_stream(self, requests: AsyncIterable[pb.SubmitJobStreamRequest]) -> pb.SubmitJobStreamResponse:
+    async def submit_stream(
+        self, requests: AsyncIterable[pb.SubmitJobStreamRequest], told: StreamedJob
+    ) -> pb.SubmitJobStreamResponse:
         """Submit a job whose items come one after the other; the last answer, when all are on disk.
 
         The scheduler may answer before the last request: a refusal, or a job that is there already. What `requests`
-        raises is raised, and ends the job.
+        raises is raised, and ends the job. `told` is what is known of it meanwhile.
         """
         await self._connected()
         call = self._stub.SubmitJobStream(metadata=_metadata() + _trace())
-        answering = asyncio.create_task(_last_answer(call), name="answers to a stream of items")
+        answering = asyncio.create_task(_last_answer(call, told), name="answers to a stream of items")
         sending = asyncio.create_task(_send(call, requests), name="a stream of items")
         try:
             await asyncio.wait({answering, sending}, return_when=asyncio.FIRST_COMPLETED)
@@ -254,16 +278,15 @@ async def _write(call: grpc.aio.StreamStreamCall[Any, Any], request: Message) ->
     await call._cython_call.send_serialized_message(request.SerializeToString())  # type: ignore[attr-defined]
 
 
-async def _last_answer(call: grpc.aio.StreamStreamCall[Any, Any]) -> pb.SubmitJobStreamResponse:
-    last = pb.SubmitJobStreamResponse()
-    job_id, warnings = "", []
+async def _last_answer(call: grpc.aio.StreamStreamCall[Any, Any], told: StreamedJob) -> pb.SubmitJobStreamResponse:
+    last, warnings = pb.SubmitJobStreamResponse(), []
     try:
         async for last in call:
-            job_id = last.job.job_id or job_id
+            told.heard(last)
             warnings += last.warnings
     except grpc.RpcError as error:
         if _unanswered(error):
-            raise CortexError("system.unavailable", _broken_stream(job_id, last.items), Category.UNAVAILABLE) from error
+            raise CortexError("system.unavailable", _broken_stream(told), Category.UNAVAILABLE) from error
         raise from_rpc_error(error) from error
     if not last.HasField("job"):
         text = "the scheduler ended a stream of items without saying what became of it"
@@ -272,14 +295,14 @@ async def _last_answer(call: grpc.aio.StreamStreamCall[Any, Any]) -> pb.SubmitJo
     return last
 
 
-def _broken_stream(job_id: str, items: int) -> str:
-    if not job_id:
+def _broken_stream(told: StreamedJob) -> str:
+    if not told.job_id:
         return (
             "the scheduler went away before it answered: whether there is a job is not known; look before you ask again"
         )
     return (
-        f"the scheduler went away in the middle: of job {job_id} at least {items} items are on disk, and it ends as "
-        "enqueue_failed unless all had come; look at it before you submit again"
+        f"the scheduler went away in the middle: of job {told.job_id} at least {told.items} items are on disk, and it "
+        "ends as enqueue_failed unless all had come; look at it before you submit again"
     )
 
 

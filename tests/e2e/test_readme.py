@@ -46,10 +46,9 @@ def test_the_first_api_of_ones_own(tmp_path: Path) -> None:
         output = run(commands, tmp_path, environ)
         assert "created hello (BatchAPI)" in output
         assert "2 batches succeeded, 0 failed" in output
-        job_id = json.loads(run("cortex get hello -o json", tmp_path, environ))[0]["batch_job_statuses"][0]["job_id"]
-        logs = run(f"cortex logs hello {job_id}", tmp_path, environ)
+        logs = run("cortex logs hello latest", tmp_path, environ)
         assert all(f"hello {name}" in logs for name in ("Ada", "Grace", "Katherine"))
-        trace = f"cortex trace hello {job_id}"
+        trace = "cortex trace hello latest"
         wait_for("the trace to its end", lambda: "on-job-complete" in run(trace, tmp_path, environ))
         submitted = json.loads(run(curl[0].replace("http://127.0.0.1:8888", running.url), tmp_path, environ))
         looked = curl[1].replace("http://127.0.0.1:8888", running.url).replace("JOB", submitted["job_id"])

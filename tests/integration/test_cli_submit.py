@@ -63,6 +63,25 @@ def test_submit_with_watch_follows_the_job(server: Server, cli: Cli) -> None:
     assert [json.loads(each) for each in done.stdout.splitlines()] == [{"job_id": JOB_ID}, ENDED]
 
 
+def test_quietly_the_id_is_all_that_is_printed(server: Server, cli: Cli) -> None:
+    server.on("POST /batch/digits", Reply({"job_id": JOB_ID}))
+    done = cli("submit", "digits", "--items", "-", "--batch-size", "1", "-q", given=b"[1]")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{JOB_ID}\n", "")
+    server.on(WATCH, Reply(lines=[line(ENDED)]))
+    done = cli("submit", "digits", "--items", "-", "--batch-size", "1", "--quiet", "--watch", given=b"[1]")
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"{JOB_ID}\n", "")
+    server.on(f"POST /batch/digits/{JOB_ID}/retry", Reply({"job_id": "69a1b2c3d4e5f600", "retry_of": JOB_ID}))
+    assert cli("retry", "digits", JOB_ID, "-q").stdout == "69a1b2c3d4e5f600\n"
+
+
+def test_quietly_there_is_no_bar_either(server: Server, environ: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "items").write_bytes(b"1\n")
+    server.on("POST /batch/digits", Reply({"job_id": JOB_ID}))
+    arguments = ["submit", "digits", "--items", str(tmp_path / "items"), "--stream", "--batch-size", "1", "--quiet"]
+    done = in_a_terminal(environ, *arguments)
+    assert (done.returncode, done.stdout) == (0, f"{JOB_ID}\r\n")
+
+
 def test_items_from_a_closed_standard_input_are_a_plain_error(environ: dict[str, str]) -> None:
     command = f"exec {CORTEX} submit digits --items - --batch-size 1 <&-"
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, env=environ, check=False)
@@ -109,7 +128,11 @@ def test_the_help_shows_every_option_once_in_sections(cli: Cli) -> None:
     titles = [line[:-1] for line in lines if line and line[0] != " " and line.endswith(":")]
     assert titles == ["Input, one of", "Batches and workers", "Failures", "Results and notice", "Options"]
     options = [line.split()[0] for line in lines if line.startswith("  -")]
-    assert len(options) == len(set(options)) == len(OPTIONS) + len(["dry-run", "watch", "key", "env", "output", "help"])
+    assert (
+        len(options)
+        == len(set(options))
+        == len(OPTIONS) + len(["dry-run", "watch", "quiet", "key", "env", "out", "help"])
+    )
 
 
 def test_retries_are_attempts_after_the_first(server: Server, cli: Cli) -> None:
@@ -138,6 +161,8 @@ def test_retries_are_attempts_after_the_first(server: Server, cli: Cli) -> None:
         (["--items", "-", "--batch-size", "1", "--retries", "1", "--retry-on", "5xx"], "not a list of HTTP statuses"),
         (["--items", "-", "--batch-size", "1", "--webhook-secret-env", "A"], "--webhook-secret-env needs --webhook"),
         (["--items", "-", "--batch-size", "1", "--dry-run", "--watch"], "--dry-run submits nothing"),
+        (["--items", "-", "--batch-size", "1", "--dry-run", "--quiet"], "--dry-run submits nothing"),
+        (["--items", "-", "--batch-size", "1", "--quiet", "-o", "json"], "leave out --quiet or --output json"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(cli: Cli, arguments: list[str], told: str) -> None:
@@ -272,7 +297,9 @@ def test_ctrl_c_breaks_a_stream_off(server: Server, environ: dict[str, str]) -> 
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stderr is not None
-        assert process.stderr.read() == b"broken off: if the job had begun, it ends as `enqueue_failed`\n"
+        assert process.stderr.read() == (
+            b"broken off: if the job had begun, it ends as `enqueue_failed`\n  see it: cortex get digits latest\n"
+        )
         assert server.chunks.get(timeout=20) == b""  # no end came that could be taken for the end of the items
     finally:
         process.kill()

@@ -294,6 +294,7 @@ async def test_a_gateway_that_stops_cuts_a_stream_off(gateway: Gateway) -> None:
     gateway.stop.set()
     answer = await sender.answer()
     assert (answer.status, answer.kind) == (503, "system.unavailable")
+    assert answer.json["message"].endswith(f"cut off; job {JOB_ID} ends as enqueue_failed")
     await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
     sender.writer.close()
 

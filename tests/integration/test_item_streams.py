@@ -101,8 +101,13 @@ async def test_items_go_to_work_as_they_come_and_the_job_ends_after_the_stream(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(b"1\n2\n{]\n", "line 12, item 3"), (b"1\n", ""), (b"", "there are no items")],
-    ids=["bad", "cut", "empty"],
+    [
+        (b"1\n2\n{]\n", "line 12, item 3"),
+        (b"1\n[", "line 11, item 2 is not valid JSON: the stream ends in the middle of it"),
+        (b"1\n", ""),
+        (b"", "there are no items"),
+    ],
+    ids=["bad", "bad end", "cut", "empty"],
 )
 async def test_a_stream_that_goes_wrong_ends_its_job_and_says_where(
     tmp_path: Path, driver: ScriptedDriver, text: bytes, message: str
@@ -114,7 +119,9 @@ async def test_a_stream_that_goes_wrong_ends_its_job_and_says_where(
         await client.lines(text)
         if message:
             await client.call.done_writing()
-            assert message in (await client.refusal()).message
+            refused = (await client.refusal()).message
+            assert message in refused
+            assert f"job {job_id} " in refused
         else:
             await client.until_stored(1)
             client.call.cancel()

@@ -164,6 +164,17 @@ def test_a_mistake_is_told_with_its_place(text: bytes, place: str, what: str) ->
     assert what in caught.value.message
 
 
+def test_a_stream_that_ends_in_a_value_is_not_called_a_file() -> None:
+    splitter = Splitter("the stream of items", is_stream=True, line=11)
+    splitter.feed(b'1\n{"a":')
+    with pytest.raises(CortexError) as caught:
+        splitter.finish()
+    assert caught.value.message == (
+        "the stream of items, line 12, item 2 is not valid JSON: the stream ends in the middle of it,"
+        " at '{'; a stream of items is JSON values, one a line"
+    )
+
+
 @pytest.mark.parametrize("shape", [b'"%s"', b'{"a":\n"%s"}'])
 @pytest.mark.parametrize("chunk", [1000, MAX_ITEM_BYTES, 10 * MAX_ITEM_BYTES])
 def test_an_item_is_smaller_than_the_limit(shape: bytes, chunk: int) -> None:

@@ -6,7 +6,7 @@ import sys
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
-from cortex.cli.connect import connect
+from cortex.cli.connect import connect, find_job
 from cortex.cli.output import json_document
 from cortex.cli.told import told
 from cortex.operator import IN_PROGRESS, Operator
@@ -30,7 +30,10 @@ def command(api: str, job: str | None, keep_cache: bool, force: bool, environmen
     if job is None and not force and sys.stdin.isatty() and (running := _running_jobs(operator, api)):
         jobs = "a running job" if running == 1 else f"{running} running jobs"
         click.confirm(f"{api} has {jobs}. Stop and delete?", abort=True, err=True)
-    answer = operator.delete(api, keep_cache=keep_cache) if job is None else operator.stop(api, job)
+    if job is None:
+        answer = operator.delete(api, keep_cache=keep_cache)
+    else:
+        answer = operator.stop(api, find_job(operator, api, job))
     if output == "json":
         json_document(answer)
     else:

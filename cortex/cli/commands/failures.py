@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
-from cortex.cli.connect import connect, same_environment
+from cortex.cli.connect import connect, find_job, same_environment
 from cortex.cli.output import console, json_document
 from cortex.cli.told import told
 from cortex.operator import Operator
@@ -28,6 +28,7 @@ def command(api: str, job: str, limit: int, environment: str | None, output: str
     JSON document a line for each page of them.
     """
     operator = connect(environment)
+    job = find_job(operator, api, job)
     if output == "json":
         for page in operator.batches(api, job, state="failed", page_size=LARGEST_PAGE):
             json_document(page)

@@ -3,7 +3,7 @@
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
-from cortex.cli.connect import connect, same_environment
+from cortex.cli.connect import connect, find_job, same_environment
 from cortex.cli.output import console, json_document
 from cortex.cli.told import told
 
@@ -21,7 +21,7 @@ def command(api: str | None, job: str | None, environment: str | None, output: s
     elif job is None:
         answer = operator.api(api)
     else:
-        answer = operator.job(api, job)
+        answer = operator.job(api, find_job(operator, api, job))
     if output == "json":
         json_document(answer)
         return

@@ -3,7 +3,7 @@
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
-from cortex.cli.connect import connect
+from cortex.cli.connect import connect, find_job
 from cortex.cli.output import json_document
 from cortex.cli.told import told
 
@@ -22,8 +22,9 @@ def command(api: str, job: str, follow: bool, environment: str | None, output: s
     A line each: `WORKER/CONTAINER | MESSAGE`, oldest first within a container. Workers are numbered from 0. What the
     system itself did for a worker is there as the container `dequeuer`.
     """
+    operator = connect(environment)
     width = 0
-    for line in connect(environment).logs(api, job, follow=follow):
+    for line in operator.logs(api, find_job(operator, api, job), follow=follow):
         if output == "json":
             json_document(line)
             continue

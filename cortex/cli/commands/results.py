@@ -3,7 +3,7 @@
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
-from cortex.cli.connect import connect
+from cortex.cli.connect import connect, find_job
 from cortex.cli.output import json_lines
 
 
@@ -24,4 +24,5 @@ def command(api: str, job: str, follow: bool, errors: bool, environment: str | N
     if errors and follow:
         raise click.UsageError("--errors shows the batches that have failed until now: leave out --follow")
     operator = connect(environment)
+    job = find_job(operator, api, job)
     json_lines(operator.errors(api, job) if errors else operator.results(api, job, follow=follow), at_once=follow)

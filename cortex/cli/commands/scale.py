@@ -3,7 +3,7 @@
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
-from cortex.cli.connect import connect
+from cortex.cli.connect import connect, find_job
 from cortex.cli.job_options import AT_LEAST_1
 from cortex.cli.output import json_document
 from cortex.cli.views import words
@@ -20,7 +20,9 @@ def command(api: str, job: str, workers: int, environment: str | None, output: s
 
     Workers that are too many finish what they hold, or hand it back.
     """
-    answer = connect(environment).update(api, job, {"workers": workers})
+    operator = connect(environment)
+    job = find_job(operator, api, job)
+    answer = operator.update(api, job, {"workers": workers})
     show_changed(answer, f"job {job} has {words.count(workers, 'worker')} now", output)
 
 

@@ -2,15 +2,16 @@
 
 import itertools
 import json
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from cortex.cli.app import environment_option, output_option
+from cortex.cli.app import ID_ONLY, environment_option, output_option, quiet_option, quietly
 from cortex.cli.commands.watch import watch as watch_job
-from cortex.cli.connect import connect, same_environment
+from cortex.cli.connect import LATEST, connect, same_environment
 from cortex.cli.inputs import BYTE_ORDER_MARK, Source, check_lines, opened, read_submission, read_whole
 from cortex.cli.job_options import JobOptions, job_options
 from cortex.cli.output import json_document
@@ -25,6 +26,7 @@ from cortex.submission import MAX_BYTES, Submission, read_items, read_value
 @job_options
 @click.option("--dry-run", is_flag=True, help="Check it and list its files; submit nothing.")
 @click.option("--watch", is_flag=True, help="Follow the job to its end: `cortex watch`.")
+@quiet_option
 @click.option("--idempotency-key", metavar="KEY", help="The same key again gives the same job.")
 @environment_option
 @output_option
@@ -32,6 +34,7 @@ def command(
     api: str,
     dry_run: bool,
     watch: bool,
+    quiet: bool,
     idempotency_key: str | None,
     environment: str | None,
     output: str,
@@ -42,6 +45,7 @@ def command(
     \b
       cortex submit digits --items images.ndjson --batch-size 32 --watch
       cortex submit digits --delimited s3://bucket/in/ --batch-size 32
+      JOB=$(cortex submit digits --files s3://bucket/in/ --batch-size 32 --quiet)
 
     Items are a JSON array, or JSON values one a line, and reach the container byte for byte. Up to 10 MiB they are
     checked and sent at once; more lines than that, or with --stream all, are sent as they are read, and work starts on
@@ -49,40 +53,44 @@ def command(
     """
     options = JobOptions(**given)
     options.check()
-    if dry_run and (watch or options.stream):
-        raise click.UsageError("--dry-run submits nothing: leave out --watch and --stream")
+    if dry_run and (watch or quiet or options.stream):
+        raise click.UsageError("--dry-run submits nothing: leave out --watch, --quiet and --stream")
+    output = quietly(quiet, output)
     operator = connect(environment)
     if dry_run:
         _dry_run(operator, api, options, output)
         return
-    answer = _submit(operator, api, options, idempotency_key)
+    answer = _submit(operator, api, options, idempotency_key, bar=output != ID_ONLY)
     show_submitted(operator, api, answer, environment, output, watch=watch)
 
 
-def _submit(operator: Operator, api: str, options: JobOptions, key: str | None) -> bytes:
+def _submit(operator: Operator, api: str, options: JobOptions, key: str | None, *, bar: bool) -> bytes:
     if options.items is None:
         return operator.submit(api, _body(options, None), idempotency_key=key)
     with opened(options.items) as source:
         beginning = b"" if options.stream else source.beginning()
         if options.stream or len(beginning) > MAX_BYTES:
             check_lines(beginning, source)
-            return _stream(operator, api, options, key, beginning, source)
+            read = (piece for piece in itertools.chain([beginning], source.pieces()) if piece)
+            return _stream(operator, api, options, key, _with_bar(read, source) if bar else read)
     return operator.submit(api, _body(options, read_items(beginning, source.name)), idempotency_key=key)
 
 
-def _stream(
-    operator: Operator, api: str, options: JobOptions, key: str | None, beginning: bytes, source: Source
-) -> bytes:
+def _with_bar(pieces: Generator[bytes], source: Source) -> Generator[bytes]:
     from cortex.cli.views import sending
 
-    read = (piece for piece in itertools.chain([beginning], source.pieces()) if piece)
+    return sending.shown(pieces, source.size)
+
+
+def _stream(operator: Operator, api: str, options: JobOptions, key: str | None, read: Generator[bytes]) -> bytes:
     try:
-        with closing(sending.shown(read, source.size)) as pieces:
+        with closing(read) as pieces:
             first = next(pieces, b"").removeprefix(BYTE_ORDER_MARK)  # before it, there is no job to begin
             head = _submission(options).head()
             return operator.submit_stream(api, head, itertools.chain([first], pieces), idempotency_key=key)
     except KeyboardInterrupt:
-        click.echo("broken off: if the job had begun, it ends as `enqueue_failed`", err=True)
+        see = f"cortex get {api} {LATEST}{same_environment(click.get_current_context().params['environment'])}"
+        click.echo(f"broken off: if the job had begun, it ends as `enqueue_failed`\n  see it: {see}", err=True)
         raise
 
 
@@ -120,12 +128,14 @@ def show_submitted(
     where = f"{api} {job['job_id']}{same_environment(environment)}"
     if output == "json":
         json_document(answer)
+    elif output == ID_ONLY:
+        click.echo(job["job_id"])
     else:
         what = f", the failed batches of {job['retry_of']}" if job.get("retry_of") else ""
         click.echo(f"submitted job {job['job_id']} to {api}{what}")
     if watch:
         click.get_current_context().exit(watch_job(operator, api, job["job_id"], environment, output))
-    elif output != "json":
+    elif output == "pretty":
         click.echo(f"watch it: cortex watch {where}")
 
 

@@ -3,7 +3,7 @@
 import click
 
 from cortex.cli.app import Command, environment_option, output_option
-from cortex.cli.connect import connect
+from cortex.cli.connect import connect, find_job
 from cortex.cli.output import console, json_document
 from cortex.cli.told import told
 
@@ -22,7 +22,8 @@ def command(api: str, job: str, environment: str | None, output: str) -> None:
     Every line is something that one of the services did for the job, from the request to the last answer of a
     container. Of many alike, such as the deliveries of batches, the first ones are drawn and those that failed.
     """
-    answer = connect(environment).trace(api, job)
+    operator = connect(environment)
+    answer = operator.trace(api, find_job(operator, api, job))
     if output == "json":
         json_document(answer)
         return

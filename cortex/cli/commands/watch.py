@@ -1,13 +1,14 @@
 """`cortex watch`, and the watching of `cortex submit --watch`."""
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from cortex.cli.app import INTERRUPTED, Command, environment_option, output_option
-from cortex.cli.connect import connect, same_environment
+from cortex.cli.app import ID_ONLY, INTERRUPTED, Command, environment_option, output_option
+from cortex.cli.connect import connect, find_job, same_environment
 from cortex.cli.output import console, json_document
 from cortex.cli.told import told
 from cortex.operator import Operator
@@ -34,16 +35,20 @@ def command(api: str, job: str, environment: str | None, output: str) -> None:
       4    it ended otherwise: stopped, timed out, a worker that kept failing, ...
       130  Ctrl-C; the job goes on
     """
-    click.get_current_context().exit(watch(connect(environment), api, job, environment, output))
+    operator = connect(environment)
+    job = find_job(operator, api, job)
+    click.get_current_context().exit(watch(operator, api, job, environment, output))
 
 
 def watch(operator: Operator, api: str, job: str, environment: str | None, output: str) -> int:
-    """Show a job until it is over; the exit code."""
+    """Show a job until it is over, or only wait for that; the exit code."""
     updates = operator.watch(api, job)
     where = f"{api} {job}{same_environment(environment)}"
     try:
         if output == "json":
             return _watch_as_json(updates)
+        if output == ID_ONLY:
+            return exit_code(json.loads(deque(updates, maxlen=1)[0]))
         last = _watch_for_people(updates)
         code = exit_code(last)
         if last["job_status"].get("results"):

@@ -19,7 +19,7 @@ from services.gateway import fields, job_json, problems, submission
 from services.gateway.body import DrainingResponse, Stream
 from services.gateway.routes import query
 from services.gateway.routes.headers import idempotency_key
-from services.gateway.scheduler import Scheduler
+from services.gateway.scheduler import Scheduler, StreamedJob
 from services.gateway.submission import StreamHead
 
 MEDIA_TYPE = "application/x-ndjson"
@@ -60,14 +60,15 @@ class ItemStream:
         self, lines: Stream, messages: AsyncIterator[SubmitJobStreamRequest]
     ) -> SubmitJobStreamResponse:
         """Submit, unless the gateway is to stop while the client still sends."""
-        submitting = asyncio.create_task(self.scheduler.submit_stream(messages))
+        job = StreamedJob()
+        submitting = asyncio.create_task(self.scheduler.submit_stream(messages, job))
         stopped = asyncio.create_task(self.stopping.wait())
         try:
             await asyncio.wait({submitting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if submitting.done() or lines.over:
                 return await submitting
-            text = "the gateway is being stopped, so the stream is cut off and its job ends as enqueue_failed"
-            raise CortexError("system.unavailable", text, Category.UNAVAILABLE)
+            text = "the gateway is being stopped, so the stream is cut off"
+            raise job.after(CortexError("system.unavailable", text, Category.UNAVAILABLE))
         finally:
             submitting.cancel()
             stopped.cancel()

@@ -53,8 +53,10 @@ async def serve(
         yield pb.SubmitJobStreamResponse(job=convert.job(view), items=stream.durable)
     except CortexError as error:
         stream.break_off(error.message)
-        await _wait_for_end(jobs, job.job_id)
-        raise
+        end = await _end(jobs, job.job_id)
+        if not stream.is_new or job.job_id in error.message:
+            raise
+        raise CortexError(error.kind, f"{error.message}; job {job.job_id} {end}", error.category) from error
     finally:
         stream.break_off(_GONE)
         reading.cancel()
@@ -88,9 +90,12 @@ async def _take(request: pb.SubmitJobStreamRequest, stream: ItemStream) -> None:
         await stream.take_lines(request.ndjson)
 
 
-async def _wait_for_end(jobs: Jobs, job_id: str) -> None:
+async def _end(jobs: Jobs, job_id: str) -> str:
+    """What becomes of a job whose stream is refused; waits until it has, for a while."""
     run = jobs.run(job_id)
-    if run is not None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(END_SECONDS):
-                await run.over.wait()
+    if run is None:
+        return "is over"
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            await run.over.wait()
+    return f"ended as {run.record.state.status.value}" if run.over.is_set() else "ends as enqueue_failed"

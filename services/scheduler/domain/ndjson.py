@@ -56,8 +56,10 @@ class SplitPiece:
 class Splitter:
     """Splits one file. Feed it the file's bytes in order, from `offset` on, and finish."""
 
-    def __init__(self, uri: str, *, offset: int = 0, line: int = 1, item: int = 1) -> None:
+    def __init__(self, uri: str, *, is_stream: bool = False, offset: int = 0, line: int = 1, item: int = 1) -> None:
+        """`uri` is the input's name in messages, which speak of a file, or of a stream."""
         self._uri = uri
+        self._is_stream = is_stream
         self._offset = offset  # of `_pending` in the file
         self._line = line  # in which `_pending` begins
         self._item = item  # the number of the next item, from 1
@@ -118,7 +120,7 @@ class Splitter:
         while start < len(text):
             stop = self._value_end(readings, start, len(found))
             if stop is None and at_end:
-                self._refuse(start, len(found), json_text.NotJson("the file ends in the middle of it", 0))
+                self._refuse(start, len(found), json_text.NotJson(f"the {self._what} ends in the middle of it", 0))
             if stop is None or (stop == len(text) and not at_end):  # a number may go on, and a line feed may follow
                 break
             found.append(self._checked(text[start:stop], start, len(found)))
@@ -165,11 +167,17 @@ class Splitter:
     def _refuse(self, start: int, found: int, finding: json_text.NotJson) -> NoReturn:
         position = start + finding.offset
         near = self._pending[position : position + 1].decode("ascii", "replace")
+        # What a client sent before a stream's first item is not known here.
+        byte = "" if self._is_stream else f" (byte {self._offset + position:,} of the file)"
         raise CortexError(
             json_text.MALFORMED,
-            f"{self._place(position, found)} is not valid JSON: {finding.what}, at {near!r}"
-            f" (byte {self._offset + position:,} of the file); a file of items is JSON values, one a line",
+            f"{self._place(position, found)} is not valid JSON: {finding.what}, at {near!r}{byte};"
+            f" a {self._what} of items is JSON values, one a line",
         )
+
+    @property
+    def _what(self) -> str:
+        return "stream" if self._is_stream else "file"
 
     def _place(self, position: int, found: int) -> str:
         line = self._line + self._pending.count(b"\n", 0, position)

@@ -34,6 +34,8 @@ def items_of(position: bytes) -> int:
 class Intake:
     """The items of one stream."""
 
+    stores = True
+
     def __init__(self) -> None:
         self._parts: deque[Part] = deque()
         self._sizes: deque[tuple[int, int]] = deque()  # of parts not on disk: the items up to each one's end, its bytes

@@ -36,6 +36,7 @@ class _Sink(Protocol):
 
     durable: int
     complete: bool
+    stores: bool
 
     async def put(self, data: bytes, lengths: list[int]) -> None: ...
     def finish(self, digest: bytes) -> None: ...
@@ -52,7 +53,7 @@ class ItemStream:
         """The job as it was at the beginning."""
         self._sink = sink
         self._digest = hashlib.sha256(asked)
-        self._splitter = Splitter(_PLACE, line=max(1, first_line))
+        self._splitter = Splitter(_PLACE, is_stream=True, line=max(1, first_line))
 
     @property
     def durable(self) -> int:
@@ -63,6 +64,11 @@ class ItemStream:
     def complete(self) -> bool:
         """Whether all items have come and are on disk."""
         return self._sink.complete
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the job is made of this stream, and ends with it; not for a repetition of an earlier one."""
+        return self._sink.stores
 
     async def progress(self, beyond: int) -> None:
         """Wait until more items than this are on disk, or all. Raises `CortexError` when the job takes no more."""
@@ -136,6 +142,8 @@ class SubmitStream:
 
 class _Comparison:
     """Takes a stream that came before."""
+
+    stores = False
 
     def __init__(self, request: RequestKey, job_id: str) -> None:
         self._request = request
