@@ -16,7 +16,7 @@ import uvloop
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.domain.model.item_stream import Source, SourceKind
-from services.scheduler.usecases.sources import file_source
+from services.scheduler.usecases.input.file_source import file_source
 
 
 async def main(address: str) -> None:

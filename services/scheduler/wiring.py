@@ -39,21 +39,21 @@ from services.scheduler.api.worker_servicer import WorkerServicer
 from services.scheduler.domain.job_document import job_document
 from services.scheduler.domain.job_id import JobIds
 from services.scheduler.settings import Settings
-from services.scheduler.usecases.accept import Accept
-from services.scheduler.usecases.batch_pages import BatchPages
-from services.scheduler.usecases.crew import CrewSettings
 from services.scheduler.usecases.deploy import Deploy
-from services.scheduler.usecases.job_run import Surroundings
-from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.output.batch_pages import BatchPages
+from services.scheduler.usecases.output.publish import Publisher
+from services.scheduler.usecases.output.results import TailResults
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.ports.workers import WorkerDriver
-from services.scheduler.usecases.publish import Publisher
-from services.scheduler.usecases.results import TailResults
-from services.scheduler.usecases.retry import Retry
-from services.scheduler.usecases.submit import Submit
-from services.scheduler.usecases.submit_stream import SubmitStream
+from services.scheduler.usecases.running.crew import CrewSettings
+from services.scheduler.usecases.running.job_run import Surroundings
+from services.scheduler.usecases.running.jobs import Jobs
+from services.scheduler.usecases.submitting.accept import Accept
+from services.scheduler.usecases.submitting.retry import Retry
+from services.scheduler.usecases.submitting.submit import Submit
+from services.scheduler.usecases.submitting.submit_stream import SubmitStream
 from services.scheduler.usecases.webhooks import Webhooks
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.model.batch import Cursor
 from services.scheduler.domain.model.item_stream import Piece, Reference, StoredObject
 from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus
-from services.scheduler.usecases.input_reader import CACHE_BYTES, FETCH_BYTES, InputReader, UnreadableError
+from services.scheduler.usecases.input.input_reader import CACHE_BYTES, FETCH_BYTES, InputReader, UnreadableError
 from tests.integration.observed_store import Directory
 
 JOB = JobSpec("6000000000000000", "hello", "1", 1, 1, "", None, None, None, 1, "")

@@ -11,7 +11,7 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2
 from services.common.errors import CortexError
 from services.common.grpc_errors import from_rpc_error
-from services.scheduler.usecases import giving_up
+from services.scheduler.usecases.running import giving_up
 from tests.integration import sqs_kit
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler
 from tests.integration.sqs_kit import Sqs, values

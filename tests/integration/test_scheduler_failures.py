@@ -12,7 +12,8 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2
 from services.common.errors import CortexError
 from services.common.grpc_errors import from_rpc_error
-from services.scheduler.usecases import batch_pages, reread
+from services.scheduler.usecases.input import batch_items, retry_input
+from services.scheduler.usecases.output import batch_pages
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler
 
 Batch = resources_pb2.Batch
@@ -227,10 +228,10 @@ async def test_a_job_may_be_retried_again_when_its_retry_ended_early(tmp_path: P
 async def test_many_failed_batches_are_copied_while_the_retry_works_and_after_a_restart(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reread, "CHUNK_BATCHES", 7)
-    monkeypatch.setattr(reread, "CHUNK_BYTES", 300)
-    monkeypatch.setattr(reread, "RANGE_BYTES", 200)
-    monkeypatch.setattr(reread, "GAP_BYTES", 50)
+    monkeypatch.setattr(retry_input, "CHUNK_BATCHES", 7)
+    monkeypatch.setattr(retry_input, "CHUNK_BYTES", 300)
+    monkeypatch.setattr(batch_items, "RANGE_BYTES", 200)
+    monkeypatch.setattr(batch_items, "GAP_BYTES", 50)
     items = [json.dumps({"n": number, "pad": "x" * (number % 90)}) for number in range(700)]
     failing = {number for number in range(700) if number % 10 in (0, 1, 2, 7)}
     async with scheduler(tmp_path, driver) as kit:

@@ -23,7 +23,7 @@ from services.scheduler.api import worker_servicer
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import WorkerRecord
-from services.scheduler.usecases import crew
+from services.scheduler.usecases.running import crew
 from services.scheduler.wiring import Scheduler
 from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler, settings
 

@@ -14,8 +14,8 @@ import pytest
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2, worker_service_pb2
 from services.common.errors import Category, CortexError
-from services.scheduler.usecases import crew, giving_up
 from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter
+from services.scheduler.usecases.running import crew, giving_up
 from tests.integration.chaos_kit import Chaos
 from tests.integration.scheduler_kit import Job, Kit, scheduler
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from services.scheduler.usecases import crew
+from services.scheduler.usecases.running import crew
 from tests.integration.chaos_kit import Chaos
 from tests.integration.scheduler_kit import Job, scheduler
 

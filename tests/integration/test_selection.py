@@ -7,7 +7,7 @@ import pytest
 from services.common.errors import CortexError
 from services.scheduler.adapters.file_store import FileStore
 from services.scheduler.domain.model.item_stream import Source, SourceKind
-from services.scheduler.usecases.selection import Selection
+from services.scheduler.usecases.input.selection import Selection
 
 
 class Selecting:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from services.common.errors import CortexError
-from services.scheduler.usecases.gunzip import STEP_BYTES, Gunzip
+from services.scheduler.usecases.input.gunzip import STEP_BYTES, Gunzip
 
 DATA = random.Random(1).randbytes(3_000) * 300  # a reproducible one, of more than two steps
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.scheduler.usecases.progress import WINDOW_SECONDS, Progress, Speedometer
+from services.scheduler.usecases.running.progress import WINDOW_SECONDS, Progress, Speedometer
 
 
 @dataclass

@@ -5,7 +5,7 @@ import time
 import jwt
 
 from services.common.errors import Category, CortexError
-from services.scheduler.usecases.workers import Identity
+from services.scheduler.usecases.ports.tokens import Identity
 
 VALID_SECONDS = 3600
 AUDIENCE = "cortex-worker"

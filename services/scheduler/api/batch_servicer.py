@@ -14,15 +14,15 @@ from services.common.errors import Category, CortexError
 from services.scheduler.api import convert, item_stream
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.domain.submission import Submission
-from services.scheduler.usecases.batch_pages import BatchPages
 from services.scheduler.usecases.deploy import Deploy
-from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.output.batch_pages import BatchPages
+from services.scheduler.usecases.output.results import TailResults
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.logs import LogEntry, LogReader
-from services.scheduler.usecases.results import TailResults
-from services.scheduler.usecases.retry import Retry
-from services.scheduler.usecases.submit import Submit
-from services.scheduler.usecases.submit_stream import SubmitStream
+from services.scheduler.usecases.running.jobs import Jobs
+from services.scheduler.usecases.submitting.retry import Retry
+from services.scheduler.usecases.submitting.submit import Submit
+from services.scheduler.usecases.submitting.submit_stream import SubmitStream
 
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 MAX_PAGE_BYTES = 4 * 1024 * 1024 - 4096

@@ -16,8 +16,8 @@ from services.scheduler.domain.model.job import BUCKET_BOUNDS_SECONDS, JobSpec, 
 from services.scheduler.domain.model.options import DeadLetterQueue, Options, Results, Webhook
 from services.scheduler.domain.options import AskedOptions, AskedRetries, AskedScaling
 from services.scheduler.domain.submission import FileSelection, ItemList, ItemStream, Submission
-from services.scheduler.usecases.batch_pages import BatchView
-from services.scheduler.usecases.jobs import JobView
+from services.scheduler.usecases.output.batch_pages import BatchView
+from services.scheduler.usecases.running.jobs import JobView
 
 _BATCH_TOKEN = re.compile("[0-9]{1,18}")
 MAX_REQUEST_ID = 255

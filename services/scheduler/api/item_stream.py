@@ -14,8 +14,8 @@ import grpc
 from cortex.batch.v1 import batch_service_pb2 as pb
 from services.common.errors import CortexError
 from services.scheduler.api import convert
-from services.scheduler.usecases.jobs import Jobs
-from services.scheduler.usecases.submit_stream import ItemStream, SubmitStream
+from services.scheduler.usecases.running.jobs import Jobs
+from services.scheduler.usecases.submitting.submit_stream import ItemStream, SubmitStream
 
 END_SECONDS = 5.0
 """How long a refusal waits for the end of the job that it causes, so that a repetition finds it over."""

@@ -1,32 +1,10 @@
 """Letting workers in: a token is checked, and leads to one worker of one running job."""
 
-from dataclasses import dataclass
-from typing import Protocol
-
 from services.common.errors import Category, CortexError
-from services.scheduler.usecases.crew import Worker
-from services.scheduler.usecases.job_run import JobRun
-from services.scheduler.usecases.jobs import Jobs
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whom a token was made for."""
-
-    job_id: str
-    worker_id: str
-    renew_seconds: float
-    """When a new one is due."""
-
-
-class Tokens(Protocol):
-    """Signs and checks worker tokens."""
-
-    def sign(self, job_id: str, worker_id: str) -> str:
-        """A token for one worker of one job."""
-
-    def verify(self, token: str) -> Identity:
-        """Whom the token was made for. Raises `CortexError` (UNAUTHENTICATED) when it is not ours or too old."""
+from services.scheduler.usecases.ports.tokens import Identity, Tokens
+from services.scheduler.usecases.running.crew import Worker
+from services.scheduler.usecases.running.job_run import JobRun
+from services.scheduler.usecases.running.jobs import Jobs
 
 
 def admit(jobs: Jobs, tokens: Tokens, token: str, worker_id: str) -> tuple[JobRun, Worker, Identity]:

@@ -13,15 +13,15 @@ from services.scheduler.domain.model.item_stream import SourceKind
 from services.scheduler.domain.model.job import JobSpec, RequestKey
 from services.scheduler.domain.partition import Partitioner
 from services.scheduler.domain.submission import Submission, validate
-from services.scheduler.usecases.accept import Accept
-from services.scheduler.usecases.intake import Intake
-from services.scheduler.usecases.jobs import JobView
+from services.scheduler.usecases.input.selection import Selection
+from services.scheduler.usecases.input.stream_source import StreamSource
+from services.scheduler.usecases.output.publish import Publisher
 from services.scheduler.usecases.ports.clock import Clock
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.publish import Publisher
-from services.scheduler.usecases.selection import Selection
+from services.scheduler.usecases.running.jobs import JobView
+from services.scheduler.usecases.submitting.accept import Accept
 
 FIRST_SEGMENTS = 64
 """Segments that are written with the job; the rest is split while work goes on."""
@@ -55,7 +55,11 @@ class Submit:
                         yield stored.uri
 
     async def __call__(
-        self, api_name: str, submission: Submission, request: RequestKey | None = None, stream: Intake | None = None
+        self,
+        api_name: str,
+        submission: Submission,
+        request: RequestKey | None = None,
+        stream: StreamSource | None = None,
     ) -> JobView:
         """Accept a job, or find the one that the same request has become. It is on disk when this returns.
 

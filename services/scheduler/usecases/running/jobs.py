@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.api_config import load_api
 from services.scheduler.domain.model.job import JobRecord, JobStatus
-from services.scheduler.usecases.intake import Intake
-from services.scheduler.usecases.job_run import JobRun, Surroundings
+from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.workers import WorkerExit
-from services.scheduler.usecases.progress import Progress
+from services.scheduler.usecases.running.job_run import JobRun, Surroundings
+from services.scheduler.usecases.running.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Jobs:
             found += page
         return found
 
-    async def start(self, job: JobRecord, *, resumed: bool, stream: Intake | None = None) -> None:
+    async def start(self, job: JobRecord, *, resumed: bool, stream: StreamSource | None = None) -> None:
         """Run an accepted job in the background. `stream` brings the items of a new job whose source is one."""
         api = await self._around.ledger.api(job.spec.api_name, job.spec.api_id)
         if api is None:

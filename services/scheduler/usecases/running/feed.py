@@ -14,7 +14,7 @@ from itertools import accumulate, count
 from services.scheduler.domain.leases import LeaseBook
 from services.scheduler.domain.model.batch import Segment
 from services.scheduler.domain.partition import payload
-from services.scheduler.usecases.input_reader import InputReader, UnreadableError, is_lost
+from services.scheduler.usecases.input.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore

@@ -16,10 +16,10 @@ from services.common.errors import Category, CortexError
 from services.scheduler.domain.model.job import RequestKey
 from services.scheduler.domain.ndjson import SplitPiece, Splitter
 from services.scheduler.domain.submission import Submission
-from services.scheduler.usecases.intake import Intake
-from services.scheduler.usecases.jobs import Jobs, JobView
+from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.ledger import Ledger
-from services.scheduler.usecases.submit import Submit
+from services.scheduler.usecases.running.jobs import Jobs, JobView
+from services.scheduler.usecases.submitting.submit import Submit
 
 STEP_BYTES = 256 * 1024
 """Split at once: by a thread, unless it is small."""
@@ -130,14 +130,14 @@ class SubmitStream:
         if earlier is not None and earlier[1].digest != OPEN:
             job_id, complete = earlier
             return ItemStream(await self.jobs.view(api_name, job_id), _Comparison(complete, job_id), asked, first_line)
-        intake = Intake()
+        source = StreamSource()
         request = RequestKey(request_id, OPEN) if request_id else None
         try:
-            view = await self.submit(api_name, submission, request, intake)
+            view = await self.submit(api_name, submission, request, source)
         except BaseException:
-            intake.break_off("its client went away")  # the job may have been accepted nevertheless
+            source.break_off("its client went away")  # the job may have been accepted nevertheless
             raise
-        return ItemStream(view, intake, asked, first_line)
+        return ItemStream(view, source, asked, first_line)
 
 
 class _Comparison:

@@ -12,10 +12,10 @@ from typing import Any
 
 from services.common.batch_document import batch_document, line, reply_document
 from services.scheduler.domain.model.job import JobSpec
-from services.scheduler.usecases.batch_pages import BatchView
+from services.scheduler.usecases.output.batch_pages import BatchView
+from services.scheduler.usecases.output.results import ResultPages
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.results import ResultPages
 
 RESULTS_NAME = "results.ndjson"
 ERRORS_NAME = "errors.ndjson"

@@ -14,17 +14,17 @@ from services.scheduler.domain.attempts import policy_of, wait_after
 from services.scheduler.domain.leases import AT_ONCE, Lease, LeaseBook, Verdict
 from services.scheduler.domain.model.batch import BatchState, Halves, OpenBatches, Outcome
 from services.scheduler.domain.model.job import JobRecord, Tally
-from services.scheduler.usecases.crew import Worker
-from services.scheduler.usecases.dispatch import Dispatcher
-from services.scheduler.usecases.feed import Feed
-from services.scheduler.usecases.giving_up import GivingUp, is_asked_for
+from services.scheduler.usecases.input.batch_items import BatchItems
 from services.scheduler.usecases.ports.clock import Clock
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.ports.trace import JobTrace
-from services.scheduler.usecases.recorder import Acknowledgement, Recorder
-from services.scheduler.usecases.reread import BatchItems
+from services.scheduler.usecases.running.crew import Worker
+from services.scheduler.usecases.running.dispatch import Dispatcher
+from services.scheduler.usecases.running.feed import Feed
+from services.scheduler.usecases.running.giving_up import GivingUp, is_asked_for
+from services.scheduler.usecases.running.recorder import Acknowledgement, Recorder
 
 
 @dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from services.scheduler.domain.model.batch import BatchState, Outcome
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.partition import payload
-from services.scheduler.usecases.input_reader import UnreadableError
-from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.input.batch_items import BatchItems
+from services.scheduler.usecases.input.input_reader import UnreadableError
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.reread import BatchItems
+from services.scheduler.usecases.running.jobs import Jobs
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024 - 4096
 """With its token a page is what a gRPC client takes by default."""

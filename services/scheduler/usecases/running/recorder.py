@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from services.scheduler.domain.leases import LeaseBook
 from services.scheduler.domain.model.batch import BatchState, Halves, History, Outcome
 from services.scheduler.domain.model.job import BUCKET_BOUNDS_SECONDS, Tally
+from services.scheduler.usecases.input.batch_items import BatchItems
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports.ledger import Ledger
-from services.scheduler.usecases.reread import BatchItems
 
 MAX_BACKLOG = 8192
 MAX_BACKLOG_BYTES = 16 * 1024 * 1024

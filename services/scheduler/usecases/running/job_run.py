@@ -18,10 +18,8 @@ from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.batch import BatchState
 from services.scheduler.domain.model.job import Completion, JobRecord, JobSpec, JobStatus
-from services.scheduler.usecases.batches import AttemptResult, Batches, HeldLease
-from services.scheduler.usecases.crew import Crew, CrewSettings, Health, Worker
-from services.scheduler.usecases.intake import Intake
-from services.scheduler.usecases.job_input import JobInput
+from services.scheduler.usecases.input.job_input import JobInput
+from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports.clock import Clock
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
@@ -29,7 +27,9 @@ from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.ports.trace import JobTrace
 from services.scheduler.usecases.ports.workers import WorkerDriver, WorkerExit, WorkerLink
-from services.scheduler.usecases.progress import Progress, Speedometer
+from services.scheduler.usecases.running.batches import AttemptResult, Batches, HeldLease
+from services.scheduler.usecases.running.crew import Crew, CrewSettings, Health, Worker
+from services.scheduler.usecases.running.progress import Progress, Speedometer
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class JobRun:
     """A job from its acceptance, or from the scheduler's restart, to its end."""
 
     def __init__(
-        self, around: Surroundings, api: ApiVersion, job: JobRecord, max_concurrency: int, stream: Intake | None
+        self, around: Surroundings, api: ApiVersion, job: JobRecord, max_concurrency: int, stream: StreamSource | None
     ) -> None:
         """`stream` brings the items of a new job whose source is one."""
         self._around = around

@@ -14,14 +14,14 @@ from services.scheduler.domain.model.batch import Cursor
 from services.scheduler.domain.model.job import JobRecord, JobStatus, RequestKey
 from services.scheduler.domain.model.options import Options, Results
 from services.scheduler.domain.numbers import check_workers
-from services.scheduler.usecases.accept import Accept
-from services.scheduler.usecases.jobs import Jobs, JobView
+from services.scheduler.usecases.input.retry_input import Chunk, failed_batches
+from services.scheduler.usecases.output.publish import Publisher
 from services.scheduler.usecases.ports.clock import Clock
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.publish import Publisher
-from services.scheduler.usecases.reread import Chunk, failed_batches
+from services.scheduler.usecases.running.jobs import Jobs, JobView
+from services.scheduler.usecases.submitting.accept import Accept
 
 _ATTEMPTED = (JobStatus.SUCCEEDED, JobStatus.COMPLETED_WITH_FAILURES)
 """Every batch was attempted: what failed again is with that job."""

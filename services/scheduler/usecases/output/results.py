@@ -14,12 +14,12 @@ from services.common.errors import Category, CortexError
 from services.common.replies import reply_json
 from services.scheduler.domain.model.batch import BatchState
 from services.scheduler.domain.model.job import JobSpec
-from services.scheduler.usecases.batch_pages import MAX_PAGE_BYTES, BatchView, final_view, first_with_items
-from services.scheduler.usecases.job_run import JobRun
-from services.scheduler.usecases.jobs import Jobs
+from services.scheduler.usecases.input.batch_items import BatchItems
+from services.scheduler.usecases.output.batch_pages import MAX_PAGE_BYTES, BatchView, final_view, first_with_items
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.reread import BatchItems
+from services.scheduler.usecases.running.job_run import JobRun
+from services.scheduler.usecases.running.jobs import Jobs
 
 READ_BYTES = 1024 * 1024
 """Of replies read together, unless a single one is larger."""

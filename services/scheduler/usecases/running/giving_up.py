@@ -20,7 +20,7 @@ from services.scheduler.domain.attempts import backoff
 from services.scheduler.domain.model.batch import BatchState, Halves, History, Outcome
 from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.domain.partition import item_lengths, payload
-from services.scheduler.usecases.input_reader import InputReader, UnreadableError, is_lost
+from services.scheduler.usecases.input.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports.clock import Clock
 from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter, DeadLetterQueues

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from services.common.errors import Category, CortexError
-from services.scheduler.usecases.sources import Part
+from services.scheduler.usecases.input.source import Part
 
 MAX_WAITING_BYTES = 1024 * 1024
 """Of items that are not on disk yet."""
@@ -31,7 +31,7 @@ def items_of(position: bytes) -> int:
     return msgspec.json.decode(position, type=_StreamPosition).items if position else 0
 
 
-class Intake:
+class StreamSource:
     """The items of one stream."""
 
     stores = True

@@ -17,15 +17,16 @@ from services.scheduler.domain.model.batch import Cursor, Segment
 from services.scheduler.domain.model.item_stream import Piece, Source, SourceKind
 from services.scheduler.domain.model.job import JobRecord, JobSpec
 from services.scheduler.domain.partition import Partitioner, UnderWay
-from services.scheduler.usecases.appender import Appender, Growth
-from services.scheduler.usecases.background import beside
-from services.scheduler.usecases.intake import Intake, broken_off, items_of
+from services.scheduler.usecases.input.appender import Appender, Growth
+from services.scheduler.usecases.input.background import beside
+from services.scheduler.usecases.input.file_source import file_source
+from services.scheduler.usecases.input.retry_input import failed_batches
+from services.scheduler.usecases.input.selection import PatientObjects
+from services.scheduler.usecases.input.source import ItemSource
+from services.scheduler.usecases.input.stream_source import StreamSource, broken_off, items_of
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.reread import failed_batches
-from services.scheduler.usecases.selection import PatientObjects
-from services.scheduler.usecases.sources import ItemSource, file_source
 
 
 class _Mark(msgspec.Struct, frozen=True):
@@ -47,7 +48,7 @@ class JobInput:
         ledger: Ledger,
         objects: ObjectStore,
         job: JobRecord,
-        stream: Intake | None,
+        stream: StreamSource | None,
         on_extended: Callable[[int], None],
         on_trouble: Callable[[], None],
     ) -> None:

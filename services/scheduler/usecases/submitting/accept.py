@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from services.scheduler.domain.model.batch import Cursor, Segment
 from services.scheduler.domain.model.item_stream import Piece
 from services.scheduler.domain.model.job import JobRecord, JobSpec, JobState, JobStatus, RequestKey, Tally
-from services.scheduler.usecases.intake import Intake
-from services.scheduler.usecases.jobs import Jobs, JobView
+from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.trace import JobTrace
+from services.scheduler.usecases.running.jobs import Jobs, JobView
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Accept:
         *,
         request: RequestKey | None = None,
         earlier_retry: str = "",
-        stream: Intake | None = None,
+        stream: StreamSource | None = None,
     ) -> JobView:
         """Store a job and run it: both or, when it cannot be stored, neither. For the arguments see `Ledger.add_job`.
 
@@ -50,7 +50,7 @@ class Accept:
         cursor: Cursor,
         request: RequestKey | None,
         earlier_retry: str,
-        stream: Intake | None,
+        stream: StreamSource | None,
     ) -> JobView:
         state = JobState(JobStatus.ENQUEUING)
         job_id = await self.ledger.add_job(spec, state, pieces, segments, cursor, request, earlier_retry=earlier_retry)
