@@ -5,7 +5,8 @@ Outcomes are counted block by block inside SQLite; only a block that misses some
 
 import sqlite3
 
-from services.scheduler.adapters.sqlite import rows
+from services.scheduler.adapters.sqlite.outcome_rows import HISTORY_COLUMNS, history_of
+from services.scheduler.adapters.sqlite.statements import job_key
 from services.scheduler.domain.model.batch import History, OpenBatches
 
 BLOCK = 4096
@@ -16,7 +17,7 @@ def find_open_batches(connection: sqlite3.Connection, job_id: str, low_water: in
     """What `Ledger.open_batches` tells, as of one moment."""
     connection.execute("BEGIN")
     try:
-        key = rows.job_key(connection, job_id)
+        key = job_key(connection, job_id)
         (last,) = connection.execute("SELECT max(batch) FROM outcomes WHERE job = ?", (key,)).fetchone()
         next_index = low_water if last is None else max(low_water, last + 1)
         holes: list[int] = []
@@ -41,8 +42,8 @@ def _holes(connection: sqlite3.Connection, key: int, first: int, end: int) -> li
 
 def _histories(connection: sqlite3.Connection, key: int, low_water: int) -> dict[int, History]:
     found = connection.execute(
-        f"SELECT batch, {rows.HISTORY_COLUMNS} FROM histories WHERE job = ? AND batch >= ? AND NOT EXISTS"  # noqa: S608  # constants
+        f"SELECT batch, {HISTORY_COLUMNS} FROM histories WHERE job = ? AND batch >= ? AND NOT EXISTS"  # noqa: S608  # constants
         " (SELECT 1 FROM outcomes WHERE outcomes.job = histories.job AND outcomes.batch = histories.batch)",
         (key, low_water),
     )
-    return {batch: rows.history_of(columns) for batch, *columns in found}
+    return {batch: history_of(columns) for batch, *columns in found}

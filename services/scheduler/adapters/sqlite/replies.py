@@ -4,7 +4,8 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 
-from services.scheduler.adapters.sqlite import rows
+from services.scheduler.adapters.sqlite.outcome_rows import STATE_NUMBERS, outcome_of
+from services.scheduler.adapters.sqlite.statements import job_key
 from services.scheduler.domain.model.batch import BatchState, Outcome
 
 MAX_BATCHES = 1000
@@ -18,14 +19,14 @@ def find_replies(
         "SELECT batch, state, attempts, http_status, error, outcomes.ended_ns, bytes"  # noqa: S608  # constants
         " FROM outcomes JOIN replies USING (job, batch)"
         " WHERE job = ? AND batch >= ? AND batch < ?"
-        f" AND state = {rows.STATE_NUMBERS[BatchState.SUCCEEDED]} ORDER BY batch LIMIT {MAX_BATCHES}"
+        f" AND state = {STATE_NUMBERS[BatchState.SUCCEEDED]} ORDER BY batch LIMIT {MAX_BATCHES}"
     )
     found: list[Outcome] = []
     size = 0
-    with closing(connection.execute(query, (rows.job_key(connection, job_id), first_index, end_index))) as cursor:
+    with closing(connection.execute(query, (job_key(connection, job_id), first_index, end_index))) as cursor:
         for *outcome, reply in cursor:
             size += len(reply)
             if found and size > max_bytes:
                 break
-            found.append(replace(rows.outcome_of(outcome), reply=reply))
+            found.append(replace(outcome_of(outcome), reply=reply))
     return found
