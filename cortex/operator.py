@@ -64,7 +64,7 @@ class Operator:
     def submit(self, api_name: str, body: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Submit a job."""
         path = f"/batch/{_segment(api_name)}"
-        return self._transport.send(Request("POST", path, body=body, idempotency_key=idempotency_key or _new_key()))
+        return self._transport.send(Request("POST", path, body=body, idempotency_key=_or_new(idempotency_key)))
 
     def submit_stream(
         self, api_name: str, head: bytes, lines: Iterable[bytes], *, idempotency_key: str | None = None
@@ -74,7 +74,7 @@ class Operator:
         `head` is a line too, the object of the job's other fields. What is refused is named by its number in `lines`.
         """
         path, media_type = f"/batch/{_segment(api_name)}", "application/x-ndjson"
-        request = Request("POST", path, content_type=media_type, idempotency_key=idempotency_key or _new_key())
+        request = Request("POST", path, content_type=media_type, idempotency_key=_or_new(idempotency_key))
         try:
             return self._transport.upload(request, itertools.chain([head], lines))
         except Unreachable as error:
@@ -113,7 +113,7 @@ class Operator:
         """Run a job's failed batches again, as a new job."""
         body = json.dumps({} if workers is None else {"workers": workers}).encode()
         path = f"/batch/{_segment(api_name)}/{_segment(job_id)}/retry"
-        return self._transport.send(Request("POST", path, body=body, idempotency_key=idempotency_key or _new_key()))
+        return self._transport.send(Request("POST", path, body=body, idempotency_key=_or_new(idempotency_key)))
 
     def stop(self, api_name: str, job_id: str) -> bytes:
         """Stop a job."""
@@ -185,8 +185,9 @@ class Operator:
             time.sleep(0.2)  # the server is being restarted, and there is no event that says when it is back
 
 
-def _new_key() -> str:
-    return os.urandom(16).hex()
+def _or_new(idempotency_key: str | None) -> str:
+    """A key that is given is sent as it is, an empty one too: the server says that it is none."""
+    return os.urandom(16).hex() if idempotency_key is None else idempotency_key
 
 
 def _without_head(line: re.Match[str]) -> str:

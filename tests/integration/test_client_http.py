@@ -204,6 +204,8 @@ def test_a_submission_is_sent_again_under_the_same_key_when_the_connection_break
     assert server.asked[2].headers["Idempotency-Key"] != first
     client.submit_job("digits", items=[1], batch_size=1, workers=1, idempotency_key="mine")
     assert server.asked[3].headers["Idempotency-Key"] == "mine"
+    client.submit_job("digits", items=[1], batch_size=1, workers=1, idempotency_key="")
+    assert server.asked[4].headers["Idempotency-Key"] == "", "the server refuses it"
 
 
 def test_a_change_is_never_sent_twice(server: Server, client: cortex.Client) -> None:

@@ -119,9 +119,10 @@ async def test_a_stream_that_goes_wrong_ends_its_job_and_says_where(
         await client.lines(text)
         if message:
             await client.call.done_writing()
-            refused = (await client.refusal()).message
-            assert message in refused
-            assert f"job {job_id} " in refused
+            refusal = await client.refusal()
+            assert message in refusal.message
+            assert f"job {job_id} " in refusal.message
+            assert refusal.kind == ("json.malformed" if text else "job.no_data_found_in_job_submission")
         else:
             await client.until_stored(1)
             client.call.cancel()

@@ -44,7 +44,7 @@ class Failures:
         state = query.text(request, "state")
         if state not in _STATES:
             raise problems.bad_query(
-                "state", state, "pending, leased, succeeded, failed or split (or missing: all of them)"
+                "state", state, "pending, leased, succeeded, failed or split (or missing: all but split)"
             )
         size = query.text(request, "page_size")
         if size and (not _PAGE_SIZE.fullmatch(size) or not int(size)):

@@ -68,10 +68,12 @@ class StreamSource:
         self._check()
 
     def finish(self, digest: bytes) -> None:
-        """These were all items."""
+        """These were all items. Raises `CortexError` when there was none: the job ends for that."""
         self.digest = digest
         self._finished = True
         self._to_take.set()
+        if not self._put:
+            raise CortexError("job.no_data_found_in_job_submission", "there are no items: the stream is empty")
 
     def break_off(self, why: str) -> None:
         """There is more, but it will not come."""
