@@ -47,9 +47,8 @@ from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.ports.workers import WorkerDriver
-from services.scheduler.usecases.running.crew import CrewSettings
-from services.scheduler.usecases.running.job_run import Surroundings
 from services.scheduler.usecases.running.jobs import Jobs
+from services.scheduler.usecases.running.surroundings import Surroundings
 from services.scheduler.usecases.submitting.accept import Accept
 from services.scheduler.usecases.submitting.retry import Retry
 from services.scheduler.usecases.submitting.submit import Submit
@@ -123,7 +122,8 @@ class Scheduler:
             job_document=job_document,
             on_over=webhooks.wake,
             publish=publisher,
-            crew=CrewSettings(settings.reconnect_grace_seconds, settings.startup_deadline_seconds),
+            reconnect_grace_seconds=settings.reconnect_grace_seconds,
+            startup_deadline_seconds=settings.startup_deadline_seconds,
         )
         jobs = Jobs(around)
         newest = await ledger.jobs(limit=1)

@@ -23,7 +23,7 @@ from services.scheduler.api import worker_servicer
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import WorkerRecord
-from services.scheduler.usecases.running import crew
+from services.scheduler.usecases.running import readiness, worker_pool
 from services.scheduler.wiring import Scheduler
 from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler, settings
 
@@ -77,7 +77,7 @@ async def test_more_batches_come_back_at_once_than_are_kept_ready(tmp_path: Path
 async def test_a_job_without_a_ready_worker_says_why(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "TROUBLE_SECONDS", 0.05)
+    monkeypatch.setattr(readiness, "TROUBLE_SECONDS", 0.05)
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()
         job_id = await kit.submit("[1]")
@@ -249,7 +249,7 @@ async def test_a_worker_that_said_goodbye_and_hangs_is_replaced(tmp_path: Path, 
 async def test_a_full_disk_delays_workers_and_ends_no_job(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "STORAGE_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(worker_pool, "STORAGE_RETRY_SECONDS", 0.01)
     monkeypatch.setattr("services.scheduler.usecases.patience.RETRY_SECONDS", 0.01)
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()
@@ -260,7 +260,7 @@ async def test_a_full_disk_delays_workers_and_ends_no_job(
 
             async def refusing(*arguments: Any) -> Any:
                 refused[name] += 1
-                if refused[name] <= 2 * crew.MAX_FAILED_STARTS:
+                if refused[name] <= 2 * worker_pool.MAX_FAILED_STARTS:
                     raise DISK_FULL
                 return await write(*arguments)
 

@@ -15,7 +15,7 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2, worker_service_pb2
 from services.common.errors import Category, CortexError
 from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter
-from services.scheduler.usecases.running import crew, giving_up
+from services.scheduler.usecases.running import giving_up, worker_pool
 from tests.integration.chaos_kit import Chaos
 from tests.integration.scheduler_kit import Job, Kit, scheduler
 
@@ -75,8 +75,8 @@ async def every_batch(kit: Kit, job_id: str) -> list[Batch]:
 async def test_whatever_fails_every_item_ends_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, split: bool, queue: bool
 ) -> None:
-    monkeypatch.setattr(crew, "BACKOFF_SECONDS", (0.0,))
-    monkeypatch.setattr(crew, "UNKNOWN_PROCESS_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(worker_pool, "BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(worker_pool, "UNKNOWN_PROCESS_GRACE_SECONDS", 0.05)
     monkeypatch.setattr(giving_up, "FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(giving_up, "LONGEST_PAUSE_SECONDS", 0.001)
     chaos, job_id, over = Failures(seed, split=split, queue=queue), "", False

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from services.scheduler.usecases.running import crew
+from services.scheduler.usecases.running import worker_pool
 from tests.integration.chaos_kit import Chaos
 from tests.integration.scheduler_kit import Job, scheduler
 
@@ -29,8 +29,8 @@ def outcomes(directory: Path) -> Iterator[tuple[int, int]]:
 async def test_whatever_happens_every_batch_ends_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(crew, "BACKOFF_SECONDS", (0.0,))
-    monkeypatch.setattr(crew, "UNKNOWN_PROCESS_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(worker_pool, "BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(worker_pool, "UNKNOWN_PROCESS_GRACE_SECONDS", 0.05)
     chaos, job_id, over = Chaos(seed), "", False
     async with asyncio.timeout(40):
         while not over:

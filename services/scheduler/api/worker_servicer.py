@@ -19,9 +19,9 @@ from services.scheduler.usecases.ports.tokens import Identity, Tokens
 from services.scheduler.usecases.ports.workers import Grant
 from services.scheduler.usecases.running.admission import admit
 from services.scheduler.usecases.running.batches import AttemptResult, HeldLease, Returned
-from services.scheduler.usecases.running.crew import Health, Phase, Worker
 from services.scheduler.usecases.running.job_run import JobRun
 from services.scheduler.usecases.running.jobs import Jobs
+from services.scheduler.usecases.running.worker import Health, Phase, Worker
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,9 @@
 
 from services.common.errors import Category, CortexError
 from services.scheduler.usecases.ports.tokens import Identity, Tokens
-from services.scheduler.usecases.running.crew import Worker
 from services.scheduler.usecases.running.job_run import JobRun
 from services.scheduler.usecases.running.jobs import Jobs
+from services.scheduler.usecases.running.worker import Worker
 
 
 def admit(jobs: Jobs, tokens: Tokens, token: str, worker_id: str) -> tuple[JobRun, Worker, Identity]:

@@ -20,11 +20,11 @@ from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.ports.trace import JobTrace
-from services.scheduler.usecases.running.crew import Worker
 from services.scheduler.usecases.running.dispatch import Dispatcher
 from services.scheduler.usecases.running.feed import Feed
 from services.scheduler.usecases.running.giving_up import GivingUp, is_asked_for
 from services.scheduler.usecases.running.recorder import Acknowledgement, Recorder
+from services.scheduler.usecases.running.worker import Worker
 
 
 @dataclass(slots=True)  # not frozen: one is made for every batch, and freezing triples its cost
@@ -195,10 +195,6 @@ class Batches:
         """Ask the workers for what their containers do not have yet."""
         self._dispatcher.take_back(self._members.values())
 
-    def wake(self) -> None:
-        """Look for batches that came back."""
-        self._feed.wake()
-
     # What workers say
 
     def adopt(self, worker: Worker, held: Sequence[HeldLease], results: Sequence[AttemptResult]) -> list[int]:
@@ -218,6 +214,7 @@ class Batches:
             if lease.epoch not in remembered:
                 self._release(worker, lease, lost=False)
         worker.held_bytes = sum(lease.size for lease in self._book.held(worker.id))
+        self._feed.wake()
         return dropped
 
     def results(self, worker: Worker, results: Sequence[AttemptResult]) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from services.scheduler.domain.leases import Lease, LeaseBook
 from services.scheduler.usecases.ports.trace import JobTrace
 from services.scheduler.usecases.ports.workers import Grant
-from services.scheduler.usecases.running.crew import Worker
 from services.scheduler.usecases.running.feed import Feed
+from services.scheduler.usecases.running.worker import Worker
 
 GRANTS_AT_ONCE = 64
 """In one message to one worker, so that all of them get something soon."""

@@ -1,14 +1,14 @@
 """One job that is not over: everything that happens to it comes together here.
 
-It all runs on one event loop. Its batches are `batches.py`'s business and its workers `crew.py`'s; here is its life:
-state changes go through one task in order, so that each is on disk before anyone sees it, and what follows from them
-is done.
+It all runs on one event loop. Its batches are `batches.py`'s business and its workers `worker_pool.py`'s; here is its
+life: state changes go through one task in order, so that each is on disk before anyone sees it, and what follows from
+them is done.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,19 +17,16 @@ from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.batch import BatchState
-from services.scheduler.domain.model.job import Completion, JobRecord, JobSpec, JobStatus
+from services.scheduler.domain.model.job import Completion, JobRecord, JobStatus
 from services.scheduler.usecases.input.job_input import JobInput
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports.clock import Clock
-from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
-from services.scheduler.usecases.ports.ledger import Ledger
-from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.ports.trace import JobTrace
-from services.scheduler.usecases.ports.workers import WorkerDriver, WorkerExit, WorkerLink
+from services.scheduler.usecases.ports.workers import WorkerExit, WorkerLink
 from services.scheduler.usecases.running.batches import AttemptResult, Batches, HeldLease
-from services.scheduler.usecases.running.crew import Crew, CrewSettings, Health, Worker
 from services.scheduler.usecases.running.progress import Progress, Speedometer
+from services.scheduler.usecases.running.surroundings import Surroundings
+from services.scheduler.usecases.running.worker import Health, Worker
+from services.scheduler.usecases.running.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -37,27 +34,6 @@ STOP_GRACE_SECONDS = 5.0
 """For the containers of a job that is over: from being told to end until they are killed."""
 PUBLISH_AGAIN_SECONDS = 5.0
 """Between two tries to write the results to their store, which may be large."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all runs share."""
-
-    ledger: Ledger
-    objects: ObjectStore
-    driver: WorkerDriver
-    queues: DeadLetterQueues
-    clock: Clock
-    trace: Callable[[JobRecord], JobTrace]
-    token: Callable[[str, str], str]
-    """Signs a token for (job id, worker id)."""
-    job_document: Callable[[JobRecord], str]
-    """The contents of /cortex/spec/job.json."""
-    on_over: Callable[[], None]
-    """A job is over, durably."""
-    publish: Callable[[JobSpec], Awaitable[None]]
-    """Writes a job's results to the store that it names."""
-    crew: CrewSettings
 
 
 class JobRun:
@@ -74,7 +50,6 @@ class JobRun:
         self._life = lifecycle.begin(job.state, publishes=job.spec.published is not None)
         self._events: asyncio.Queue[lifecycle.Event] = asyncio.Queue()
         self._watchers: set[asyncio.Event] = set()
-        self._recovering: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._hopeless = False
         self._updating = asyncio.Lock()
@@ -85,13 +60,10 @@ class JobRun:
         self._publication = Patience(
             self.id, "its results cannot be written", self._changed, pause_seconds=PUBLISH_AGAIN_SECONDS
         )
-        self._crew = Crew(
-            around.ledger,
-            around.driver,
+        self._pool = WorkerPool(
+            around,
             api,
             job,
-            lambda worker_id: around.token(job.spec.job_id, worker_id),
-            around.crew,
             self._trace,
             on_created=lambda: self._post(lifecycle.WorkerCreated()),
             on_lost=self._on_worker_lost,
@@ -106,12 +78,12 @@ class JobRun:
             around.clock,
             self._trace,
             job,
-            self._crew.members,
+            self._pool.members,
             max_concurrency,
             on_ready=self._give,
             on_recorded=self._on_recorded,
             on_grown=lambda known: self._input.grown(known),
-            on_delivered=self._crew.delivered,
+            on_delivered=self._pool.delivered,
             on_trouble=self._changed,
         )
         """What workers report goes there."""
@@ -153,7 +125,7 @@ class JobRun:
             or self._input.trouble
             or self._patience.trouble
             or self._publication.trouble
-            or self._crew.trouble
+            or self._pool.readiness.trouble
         )
 
     @property
@@ -164,7 +136,7 @@ class JobRun:
 
     def worker_counts(self) -> dict[str, int]:
         """Workers by state."""
-        return dict(self._crew.counts())
+        return dict(self._pool.counts())
 
     @property
     def watchers(self) -> int:
@@ -199,8 +171,8 @@ class JobRun:
             self._job = replace(self._job, control=control)
         if control.paused:
             self.batches.take_back()
-        if self._crew.size:
-            self._crew.resize(self.record.workers)
+        if self._pool.size:
+            self._pool.resize(self.record.workers)
         await self._describe_soon()
         self._give()
         self._changed()
@@ -247,7 +219,7 @@ class JobRun:
             self._publish()
             return
         await self._patience(self._describe)
-        self._crew.resize(self.record.workers)
+        self._pool.resize(self.record.workers)
         if not self._input.cursor.done:
             try:
                 await self._input.run()
@@ -257,7 +229,7 @@ class JobRun:
                 self._post(lifecycle.InputSplit())
 
     async def _end_workers(self, reason: str) -> None:
-        await self._crew.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
+        await self._pool.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
 
     def _publish(self) -> None:
         """All that is left to do is to write the results."""
@@ -276,7 +248,7 @@ class JobRun:
 
     async def abandon(self, error: Exception) -> None:
         """`run` broke: end the workers, and the job, whatever there is left of both."""
-        await self._crew.abandon()
+        await self._pool.abandon()
         if not self.over.is_set():
             reason = f"the system failed: {_cause(error)}"
             now_ns = self._around.clock.now_ns()
@@ -292,7 +264,7 @@ class JobRun:
 
     async def hand_back(self, grace_seconds: float) -> None:
         """The scheduler ends: let the workers finish or give back what they hold, within the grace."""
-        await self._crew.end("the system is stopping", grace_seconds, patience_seconds=grace_seconds)
+        await self._pool.end("the system is stopping", grace_seconds, patience_seconds=grace_seconds)
 
     def _arm_timeout(self) -> asyncio.TimerHandle | None:
         seconds = self._job.spec.timeout_seconds
@@ -308,8 +280,7 @@ class JobRun:
         found = await self._around.ledger.open_batches(self.id, self._job.low_water)
         self.batches.restore(found)
         known = await self._around.ledger.workers(self.id)
-        self._recovering = {record.worker_id for record in known}
-        self._recovering &= await self._crew.adopt(known)
+        await self._pool.adopt(known)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, *, until_over: bool = False) -> None:
         if self._tasks is None:
@@ -341,7 +312,7 @@ class JobRun:
                     case lifecycle.AskCompletion(worker):
                         if self.batches.tally.batches_split:
                             await self._describe_soon()  # there are more batches than the containers were told
-                        link = self._crew.members[worker].link if worker in self._crew.members else None
+                        link = self._pool.members[worker].link if worker in self._pool.members else None
                         if link is not None:
                             link.send_complete(self._trace.job_complete())
                     case lifecycle.Publish():
@@ -355,7 +326,7 @@ class JobRun:
                         self._trace.finished(life.state, self.batches.tally)
                         self.over.set()
             self._life = life
-            self._crew.need(life.completer)
+            self._pool.readiness.need(life.completer)
             self._changed()
 
     async def _describe(self) -> None:
@@ -381,21 +352,21 @@ class JobRun:
 
     def _settle(self) -> None:
         """Tell the job's life how the batches stand, where that can matter."""
-        if not self._all_final or self._recovering:
+        if not self._all_final or self._pool.awaited:
             return
-        ready = sorted((w for w in self._crew.members.values() if w.usable), key=lambda worker: worker.record.slot)
+        ready = sorted((w for w in self._pool.members.values() if w.usable), key=lambda worker: worker.record.slot)
         candidates = tuple(worker.id for worker in ready)
         final, total = self.batches.tally.batches_final, self.record.total_batches
         self._post(lifecycle.Settled(final, total, self.batches.leased, candidates))
 
     def _give(self) -> None:
-        if not self._crew.ending and not self._recovering and not self._job.control.paused:
+        if not self._pool.ending and not self._pool.awaited and not self._job.control.paused:
             self.batches.give(input_split=self._input.cursor.done)
 
     def _on_extended(self, known: int) -> None:
         self.batches.extend(known)
-        if self._crew.size and self._job.spec.options.scaling is not None:
-            self._crew.resize(self.record.workers)
+        if self._pool.size and self._job.spec.options.scaling is not None:
+            self._pool.resize(self.record.workers)
 
     def _on_recorded(self) -> None:
         self._speed.note(self.batches.tally.batches_final)
@@ -408,7 +379,7 @@ class JobRun:
 
     def worker(self, worker_id: str) -> Worker | None:
         """A worker of this job."""
-        return self._crew.members.get(worker_id)
+        return self._pool.members.get(worker_id)
 
     def hello(
         self,
@@ -423,31 +394,24 @@ class JobRun:
 
         `completing`: it has been told to POST /on-job-complete.
         """
-        self._crew.connected(worker, link)
+        self._pool.connected(worker, link)
         dropped = self.batches.adopt(worker, held, results)
         if completing and self._all_final:
             self._post(lifecycle.CompletionUnderWay(worker.id))
         elif self._life.completer == worker.id:
             link.send_complete(self._trace.job_complete())  # the request was lost with the last stream
-        self._recovered(worker)
-        return dropped
-
-    def _recovered(self, worker: Worker) -> None:
-        if worker.id in self._recovering:
-            self._recovering.discard(worker.id)
-            if not self._recovering:
-                self.batches.wake()
-                self._settle()
+        self._settle()
         self._give()
+        return dropped
 
     def disconnected(self, worker: Worker, link: WorkerLink) -> None:
         """A worker's stream broke."""
-        self._crew.disconnected(worker, link)
+        self._pool.disconnected(worker, link)
         self._changed()
 
     def exited(self, exit_: WorkerExit) -> None:
         """A worker's process is gone."""
-        self._crew.exited(exit_)
+        self._pool.exited(exit_)
 
     def leaving(self, worker: Worker) -> None:
         """A worker says that it ends."""
@@ -460,7 +424,7 @@ class JobRun:
 
     def health(self, worker: Worker, health: Health) -> None:
         """A worker's containers changed."""
-        self._crew.health_changed(worker, health)
+        self._pool.health_changed(worker, health)
         self._settle()
         self._give()
         self._changed()
@@ -505,8 +469,8 @@ class JobRun:
     def _on_worker_lost(self, worker: Worker) -> None:
         self.batches.lost(worker)
         self._post(lifecycle.WorkerLost(worker.id))
-        self._recovered(worker)
         self._settle()
+        self._give()
         self._changed()
 
 

@@ -11,8 +11,9 @@ from services.scheduler.domain.api_config import load_api
 from services.scheduler.domain.model.job import JobRecord, JobStatus
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.workers import WorkerExit
-from services.scheduler.usecases.running.job_run import JobRun, Surroundings
+from services.scheduler.usecases.running.job_run import JobRun
 from services.scheduler.usecases.running.progress import Progress
+from services.scheduler.usecases.running.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 

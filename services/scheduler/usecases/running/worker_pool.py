@@ -9,106 +9,42 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Sequence
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord, JobStatus
 from services.scheduler.domain.model.worker import WorkerRecord
-from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.trace import JobTrace
-from services.scheduler.usecases.ports.workers import WorkerDriver, WorkerExit, WorkerLink
+from services.scheduler.usecases.ports.workers import WorkerExit, WorkerLink
+from services.scheduler.usecases.running.readiness import Readiness
+from services.scheduler.usecases.running.surroundings import Surroundings
+from services.scheduler.usecases.running.worker import Health, Phase, Worker
 
 log = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 5
+
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
+
 UNKNOWN_PROCESS_GRACE_SECONDS = 5.0
 """For a worker of which a crash left no process id: if it was started at all, it calls within this."""
-REASONS_TOLD = 3
-"""Of many workers with a reason each, so many are named."""
-TROUBLE_SECONDS = 3.0
-"""No worker ready for so long is told to those who look at the job; most containers are ready sooner."""
+
 DISMISSAL_GRACE_SECONDS = 300.0
 """A worker that is no longer wanted may finish what its container has; the rest it gives back at once."""
+
 STORAGE_RETRY_SECONDS = 2.0
 """A worker that could not be started because the disk is full is tried again so soon, and that is not its failure."""
 
 
-class Phase(Enum):
-    """Where a worker is; the values are the names in `worker_counts`."""
-
-    PENDING = "pending"
-    CREATING = "creating"
-    NOT_READY = "not_ready"
-    READY = "ready"
-    TERMINATING = "terminating"
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What a worker says of its containers."""
-
-    phase: Phase = Phase.PENDING
-    reason: str = ""
-    failed_starts: int = 0
-    out_of_memory: bool = False
-    cannot_start: bool = False
-    """Something that it needs to start is not there, as `reason` says."""
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One worker process, from before its start until after its end."""
-
-    record: WorkerRecord
-    link: WorkerLink | None = None
-    health: Health = field(default_factory=Health)
-    credit_batches: int = 0
-    credit_bytes: int = 0
-    held_bytes: int = 0
-    delivered: bool = False
-    """It has finished a batch since its start."""
-    leaving: bool = False
-    """It was told to end, or said that it will."""
-    dismissed: bool = False
-    """It was told to end because the job has more workers than it is to have."""
-    revoked: set[int] = field(default_factory=set)
-    """Epochs asked back and not answered yet."""
-    grace: asyncio.TimerHandle | None = None
-
-    @property
-    def id(self) -> str:
-        """The worker's id."""
-        return self.record.worker_id
-
-    @property
-    def usable(self) -> bool:
-        """Batches may be sent to it now."""
-        return self.link is not None and not self.leaving and self.health.phase is Phase.READY
-
-
-@dataclass(frozen=True, slots=True)
-class CrewSettings:
-    """How patient a crew is. All in seconds."""
-
-    reconnect_grace_seconds: float = 30.0
-    startup_deadline_seconds: float = 600.0
-
-
-class Crew:
+class WorkerPool:
     """All workers of one job."""
 
     def __init__(
         self,
-        ledger: Ledger,
-        driver: WorkerDriver,
+        around: Surroundings,
         api: ApiVersion,
         job: JobRecord,
-        token: Callable[[str], str],
-        settings: CrewSettings,
         trace: JobTrace,
         *,
         on_created: Callable[[], None],
@@ -117,51 +53,48 @@ class Crew:
         on_hopeless: Callable[[JobStatus, str], None],
         spawn: Callable[..., None],
     ) -> None:
-        self._ledger = ledger
-        self._driver = driver
+        self._around = around
+        self._ledger = around.ledger
+        self._driver = around.driver
         self._api = api
         self._job = job
-        self._token = token
-        self._settings = settings
         self._trace = trace
         self._on_created = on_created
         self._on_lost = on_lost
-        self._on_trouble = on_trouble
         self._on_hopeless = on_hopeless
         self._spawn = spawn
-        self._deadline: asyncio.TimerHandle | None = None
-        self._notice: asyncio.TimerHandle | None = None
-        self.size = 0
-        """Workers that the job is to have; 0 before it began."""
         self._failed_starts: Counter[int] = Counter()  # by slot: dequeuers in a row that ended without a batch
         self._starting = 0
         self._waiting: set[int] = set()  # slots whose workers will be started soon
         self._ended = asyncio.Event()
-        self._was_ready = False
-        self._last_failure = ""
-        self._needed: str | None = None
+        self.size = 0
+        """Workers that the job is to have; 0 before it began."""
         self.ending = False
         self.members: dict[str, Worker] = {}
+        self.awaited: set[str] = set()
+        """Workers of before a restart that neither came back nor are known to be gone."""
+        self.readiness = Readiness(self.members, around.startup_deadline_seconds, on_trouble, on_hopeless)
 
     # Starting
 
-    async def adopt(self, known: Iterable[WorkerRecord]) -> set[str]:
-        """After a restart: take over the workers that may still be there; say whom to wait for."""
+    async def adopt(self, known: Sequence[WorkerRecord]) -> None:
+        """After a restart: take over the workers that may still be there, and await them."""
+        self.awaited = {record.worker_id for record in known}
         for record in known:
             if record.pid is not None and not await self._driver.adopt(record):
                 await self._forget(record.worker_id)
+                self.awaited.discard(record.worker_id)
                 continue
             worker = self.members[record.worker_id] = Worker(record)
             self._await_return(worker, UNKNOWN_PROCESS_GRACE_SECONDS if record.pid is None else None)
-        return set(self.members)
 
     def resize(self, size: int) -> None:
         """Have a worker in every slot of `size`, and let those beyond end."""
         begun = self.size
         self.size = size
-        self._watch_readiness()
+        self.readiness.look()
         for worker in list(self.members.values()):
-            if worker.record.slot >= size and not worker.leaving and worker.id != self._needed:
+            if worker.record.slot >= size and not worker.leaving and worker.id != self.readiness.needed:
                 self._dismiss(worker)
         taken = {worker.record.slot for worker in self.members.values()} | self._waiting
         for slot in range(begun, size):
@@ -196,7 +129,8 @@ class Crew:
         try:
             await self._ledger.put_worker(record)
             worker.health = Health(Phase.CREATING)
-            worker.record = await self._driver.start(self._api, self._job, record, self._token(record.worker_id))
+            token = self._around.token(record.job_id, record.worker_id)
+            worker.record = await self._driver.start(self._api, self._job, record, token)
             await self._ledger.put_worker(worker.record)
         except CortexError as error:
             log.error("job %s: worker %d cannot be started: %s", self._job.spec.job_id, slot, error.message)
@@ -213,51 +147,6 @@ class Crew:
         if worker.link is None:
             self._await_return(worker)
 
-    def need(self, worker_id: str | None) -> None:
-        """All depends on this worker now; None: any will do."""
-        if worker_id != self._needed:
-            self._needed = worker_id
-            self._watch_readiness()
-
-    def _watch_readiness(self) -> None:
-        """Arm the deadline whenever nobody is ready who could bring the job forward: no job waits for ever."""
-        ready = [worker.id for worker in self.members.values() if worker.health.phase is Phase.READY]
-        self._was_ready |= bool(ready)
-        if self.ending or (ready if self._needed is None else self._needed in ready):
-            for timer in (self._deadline, self._notice):
-                if timer is not None:
-                    timer.cancel()
-            self._deadline = self._notice = None
-        elif self._deadline is None:
-            loop = asyncio.get_running_loop()
-            self._notice = loop.call_later(TROUBLE_SECONDS, self._on_trouble)
-            self._deadline = loop.call_later(self._settings.startup_deadline_seconds, self._too_late)
-
-    @property
-    def trouble(self) -> str:
-        """Why nobody is ready who could bring the job forward, for people; empty while there is no need to ask."""
-        if self._notice is None or asyncio.get_running_loop().time() < self._notice.when():
-            return ""
-        needed = self.members.get(self._needed or "")
-        what = "no worker is ready"
-        if needed is not None:
-            what = f"worker {needed.record.slot}, which is asked for /on-job-complete, is not ready"
-        why = self._why_not_ready()
-        return what + (f": {why}" if why else "")
-
-    def _why_not_ready(self) -> str:
-        reasons = sorted({worker.health.reason for worker in self.members.values()} - {""}) or [self._last_failure]
-        more = f"; and {len(reasons) - REASONS_TOLD} more" if len(reasons) > REASONS_TOLD else ""
-        return "; ".join(reasons[:REASONS_TOLD]) + more
-
-    def _too_late(self) -> None:
-        seconds = self._settings.startup_deadline_seconds
-        what = "no worker became ready within" if not self._was_ready else "no worker was ready any more for"
-        if (needed := self.members.get(self._needed or "")) is not None:
-            what = f"worker {needed.record.slot}, which was asked for /on-job-complete, was not ready for"
-        why = self._why_not_ready()
-        self._on_hopeless(JobStatus.WORKER_ERROR, f"{what} {seconds:g} s" + (f": {why}" if why else ""))
-
     # What workers say
 
     def connected(self, worker: Worker, link: WorkerLink) -> None:
@@ -265,6 +154,7 @@ class Crew:
         if worker.link is not None:
             worker.link.close("replaced by a newer stream")
         worker.link = link
+        self.awaited.discard(worker.id)
         worker.revoked.clear()
         if worker.grace is not None:
             worker.grace.cancel()
@@ -286,7 +176,7 @@ class Crew:
         worker.leaving |= health.phase is Phase.TERMINATING
         if health.phase is Phase.READY:
             self._trace.worker_ready(worker.record)
-        self._watch_readiness()
+        self.readiness.look()
         if health.cannot_start:
             self._on_hopeless(JobStatus.WORKER_ERROR, f"worker {worker.record.slot}: {health.reason}")
         elif health.failed_starts >= MAX_FAILED_STARTS:
@@ -309,7 +199,7 @@ class Crew:
         if worker.grace is not None:
             worker.grace.cancel()
         loop = asyncio.get_running_loop()
-        seconds = self._settings.reconnect_grace_seconds if seconds is None else seconds
+        seconds = self._around.reconnect_grace_seconds if seconds is None else seconds
         worker.grace = loop.call_later(seconds, self._stayed_away, worker)
 
     def _stayed_away(self, worker: Worker) -> None:
@@ -330,10 +220,10 @@ class Crew:
             worker.grace.cancel()
         if worker.link is not None:
             worker.link.close("the worker is gone")
-        self._last_failure = reason
-        self._watch_readiness()
+        self.readiness.failed(reason)
         await self._driver.kill(worker.record)
         await self._forget(worker.id)
+        self.awaited.discard(worker.id)
         self._on_lost(worker)
         if self.ending:
             self._note_end()
@@ -374,7 +264,7 @@ class Crew:
     async def end(self, reason: str, grace_seconds: float, patience_seconds: float) -> None:
         """Tell all workers to end; kill those that have not within `patience_seconds`."""
         self.ending = True
-        self._watch_readiness()
+        self.readiness.stop()
         for worker in list(self.members.values()):
             worker.leaving = True
             if worker.link is not None:
@@ -397,7 +287,7 @@ class Crew:
     async def abandon(self) -> None:
         """End all workers at once and tell nobody: the job is broken."""
         self.ending = True
-        self._watch_readiness()
+        self.readiness.stop()
         while self.members:
             _, worker = self.members.popitem()
             if worker.grace is not None:
