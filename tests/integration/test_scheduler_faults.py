@@ -74,6 +74,21 @@ async def test_more_batches_come_back_at_once_than_are_kept_ready(tmp_path: Path
         assert job.batch_counts.succeeded == 400
 
 
+async def test_batches_that_got_lost_on_their_way_to_the_only_worker_are_leased_again_when_it_returns(
+    tmp_path: Path, driver: ScriptedDriver
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        await kit.submit("[1,2]")
+        worker = await kit.worker()
+        await worker.open()
+        await worker.lease(2)
+        await worker.close()
+        worker.leases.clear()
+        await worker.open()
+        assert [lease.payload for lease in await worker.lease(2)] == [b"[1]", b"[2]"]
+
+
 async def test_a_job_without_a_ready_worker_says_why(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
