@@ -14,7 +14,7 @@ from cortex.batch.v1 import resources_pb2
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.file_store import FileStore
 from services.scheduler.adapters.object_stores import ObjectStores
-from services.scheduler.usecases.running import job_run
+from services.scheduler.usecases.running import ending
 from tests.contract.object_servers import AwsServer
 from tests.contract.test_object_store import s3_session
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler
@@ -66,7 +66,7 @@ def driver() -> ScriptedDriver:
 
 @pytest.fixture(autouse=True)
 def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_run, "PUBLISH_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(ending, "PUBLISH_AGAIN_SECONDS", 0.05)
 
 
 @asynccontextmanager

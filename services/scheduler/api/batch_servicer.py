@@ -233,8 +233,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         if run is None:
             yield pb.WatchJobResponse(job=convert.job(await self._jobs.view(request.api_name, request.job_id)))
             return
-        changed = run.watch()
-        try:
+        with run.changes.watch() as changed:
             while True:
                 changed.clear()
                 view = await self._jobs.view(request.api_name, request.job_id)
@@ -242,9 +241,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
                 if view.job.state.status.final:
                     return
                 await changed.wait()
-                await _pause(run.over, max(interval, run.watchers * WATCH_SHARE_SECONDS))
-        finally:
-            run.unwatch(changed)
+                await _pause(run.over, max(interval, run.changes.watchers * WATCH_SHARE_SECONDS))
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
         """What a job's containers wrote."""

@@ -17,7 +17,7 @@ from services.scheduler.domain.model.options import DeadLetterQueue, Options, Re
 from services.scheduler.domain.options import AskedOptions, AskedRetries, AskedScaling
 from services.scheduler.domain.submission import FileSelection, ItemList, ItemStream, Submission
 from services.scheduler.usecases.output.batch_pages import BatchView
-from services.scheduler.usecases.running.jobs import JobView
+from services.scheduler.usecases.running.job_view import JobView
 
 _BATCH_TOKEN = re.compile("[0-9]{1,18}")
 MAX_REQUEST_ID = 255

@@ -72,9 +72,8 @@ class BatchPages:
         Raises `CortexError` like `Jobs.view`.
         """
         view = await self.jobs.view(api_name, job_id)
-        job = await self.ledger.job(job_id) or view.job  # what is on disk of a job at work
-        found = await self._find(job, states, first, limit)
-        page = await first_with_items(BatchItems(self.ledger, self.objects, job.spec), found.batches)
+        found = await self._find(view.job, states, first, limit)
+        page = await first_with_items(BatchItems(self.ledger, self.objects, view.job.spec), found.batches)
         return Page(page, found.following if len(page) == len(found.batches) else found.batches[len(page)].index)
 
     async def _find(self, job: JobRecord, states: frozenset[BatchState], first: int, limit: int) -> Page:

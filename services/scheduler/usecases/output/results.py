@@ -81,8 +81,7 @@ class TailResults:
                 yield page
 
     async def _follow(self, run: JobRun, job: JobSpec, failed: bool, first: int) -> AsyncIterator[list[BatchView]]:
-        changed = run.watch()
-        try:
+        with run.changes.watch() as changed:
             yield []  # there is such a job; a first result may take long
             while True:
                 changed.clear()
@@ -96,8 +95,6 @@ class TailResults:
                 first = max(first, end)
                 await changed.wait()
                 await _pause(run.over)
-        finally:
-            run.unwatch(changed)
 
     def _pages(self, job: JobSpec, failed: bool, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
         pages = ResultPages(self.ledger, self.objects)

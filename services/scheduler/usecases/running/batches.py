@@ -15,15 +15,12 @@ from services.scheduler.domain.leases import AT_ONCE, Lease, LeaseBook, Verdict
 from services.scheduler.domain.model.batch import BatchState, Halves, OpenBatches, Outcome
 from services.scheduler.domain.model.job import JobRecord, Tally
 from services.scheduler.usecases.input.batch_items import BatchItems
-from services.scheduler.usecases.ports.clock import Clock
-from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
-from services.scheduler.usecases.ports.ledger import Ledger
-from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.ports.trace import JobTrace
 from services.scheduler.usecases.running.dispatch import Dispatcher
 from services.scheduler.usecases.running.feed import Feed
 from services.scheduler.usecases.running.giving_up import GivingUp, is_asked_for
 from services.scheduler.usecases.running.recorder import Acknowledgement, Recorder
+from services.scheduler.usecases.running.surroundings import Surroundings
 from services.scheduler.usecases.running.worker import Worker
 
 
@@ -64,10 +61,7 @@ class Batches:
 
     def __init__(
         self,
-        ledger: Ledger,
-        objects: ObjectStore,
-        queues: DeadLetterQueues,
-        clock: Clock,
+        around: Surroundings,
         trace: JobTrace,
         job: JobRecord,
         members: Mapping[str, Worker],
@@ -79,7 +73,8 @@ class Batches:
         on_delivered: Callable[[Worker], None],
         on_trouble: Callable[[], None],
     ) -> None:
-        self._clock = clock
+        self._clock = around.clock
+        ledger, objects = around.ledger, around.objects
         self._trace = trace
         self._members = members
         self._max_concurrency = max_concurrency
@@ -94,10 +89,7 @@ class Batches:
         self._sooner = asyncio.Event()
         """Set when an attempt is due before all that waited so far."""
         self._giving_up = GivingUp(
-            ledger,
-            objects,
-            queues,
-            clock,
+            around,
             job.spec,
             on_failed=self._failed,
             on_split=self._split,

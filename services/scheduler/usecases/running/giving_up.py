@@ -22,10 +22,8 @@ from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.domain.partition import item_lengths, payload
 from services.scheduler.usecases.input.input_reader import InputReader, UnreadableError, is_lost
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports.clock import Clock
-from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter, DeadLetterQueues
-from services.scheduler.usecases.ports.ledger import Ledger
-from services.scheduler.usecases.ports.objects import ObjectStore
+from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter
+from services.scheduler.usecases.running.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +42,17 @@ class GivingUp:
 
     def __init__(
         self,
-        ledger: Ledger,
-        objects: ObjectStore,
-        queues: DeadLetterQueues,
-        clock: Clock,
+        around: Surroundings,
         spec: JobSpec,
         *,
         on_failed: Callable[[Outcome], None],
         on_split: Callable[[Outcome, Halves], None],
         on_trouble: Callable[[], None],
     ) -> None:
-        self._ledger = ledger
-        self._reader = InputReader(ledger, objects, spec.job_id, read_ahead=False)
-        self._queues = queues
-        self._clock = clock
+        self._ledger = around.ledger
+        self._reader = InputReader(around.ledger, around.objects, spec.job_id, read_ahead=False)
+        self._queues = around.queues
+        self._clock = around.clock
         self._spec = spec
         self._on_failed = on_failed
         self._on_split = on_split

@@ -16,14 +16,17 @@ from services.common.errors import Category, CortexError
 from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model.api import ApiVersion
-from services.scheduler.domain.model.batch import BatchState
 from services.scheduler.domain.model.job import Completion, JobRecord, JobStatus
 from services.scheduler.usecases.input.job_input import JobInput
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.patience import Patience
 from services.scheduler.usecases.ports.workers import WorkerExit, WorkerLink
 from services.scheduler.usecases.running.batches import AttemptResult, Batches, HeldLease
-from services.scheduler.usecases.running.progress import Progress, Speedometer
+from services.scheduler.usecases.running.changes import Changes
+from services.scheduler.usecases.running.ending import Ending
+from services.scheduler.usecases.running.job_file import JobFile
+from services.scheduler.usecases.running.job_view import JobView
+from services.scheduler.usecases.running.progress import Speedometer
 from services.scheduler.usecases.running.surroundings import Surroundings
 from services.scheduler.usecases.running.worker import Health, Worker
 from services.scheduler.usecases.running.worker_pool import WorkerPool
@@ -32,8 +35,6 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_SECONDS = 5.0
 """For the containers of a job that is over: from being told to end until they are killed."""
-PUBLISH_AGAIN_SECONDS = 5.0
-"""Between two tries to write the results to their store, which may be large."""
 
 
 class JobRun:
@@ -49,17 +50,16 @@ class JobRun:
         self._job = job
         self._life = lifecycle.begin(job.state, publishes=job.spec.published is not None)
         self._events: asyncio.Queue[lifecycle.Event] = asyncio.Queue()
-        self._watchers: set[asyncio.Event] = set()
         self._tasks: asyncio.TaskGroup | None = None
-        self._hopeless = False
+        self._stopping = False
         self._updating = asyncio.Lock()
         self._speed = Speedometer(around.clock, job.tally.batches_final)
         self._background: list[asyncio.Task[None]] = []
         self._trace = around.trace(job)
-        self._patience = Patience(self.id, "it cannot be written", self._changed)
-        self._publication = Patience(
-            self.id, "its results cannot be written", self._changed, pause_seconds=PUBLISH_AGAIN_SECONDS
-        )
+        self.changes = Changes()
+        """Told whenever there is something new to see."""
+        self._patience = Patience(self.id, "it cannot be written", self.changes.tell)
+        self._job_file = JobFile(around, lambda: self.record, self._patience, self._spawn)
         self._pool = WorkerPool(
             around,
             api,
@@ -67,15 +67,12 @@ class JobRun:
             self._trace,
             on_created=lambda: self._post(lifecycle.WorkerCreated()),
             on_lost=self._on_worker_lost,
-            on_trouble=self._changed,
+            on_trouble=self.changes.tell,
             on_hopeless=self.end,
             spawn=self._spawn,
         )
         self.batches = Batches(
-            around.ledger,
-            around.objects,
-            around.queues,
-            around.clock,
+            around,
             self._trace,
             job,
             self._pool.members,
@@ -84,10 +81,11 @@ class JobRun:
             on_recorded=self._on_recorded,
             on_grown=lambda known: self._input.grown(known),
             on_delivered=self._pool.delivered,
-            on_trouble=self._changed,
+            on_trouble=self.changes.tell,
         )
         """What workers report goes there."""
-        self._input = JobInput(around.ledger, around.objects, job, stream, self._on_extended, self._changed)
+        self._ending = Ending(around, job.spec, lambda: self.batches.tally, self._post, self.changes.tell)
+        self._input = JobInput(around.ledger, around.objects, job, stream, self._on_extended, self.changes.tell)
         self.at_work = asyncio.Event()
         """Set when it knows its workers of before a restart: one that returns earlier would be turned away."""
         self.over = asyncio.Event()
@@ -110,48 +108,26 @@ class JobRun:
     @property
     def record(self) -> JobRecord:
         """The job as it is on disk."""
-        return replace(self._job, state=self._life.state, tally=self.batches.tally, cursor=self._input.cursor)
+        return replace(
+            self._job,
+            state=self._life.state,
+            tally=self.batches.tally,
+            cursor=self._input.cursor,
+            low_water=self.batches.low_water,
+        )
 
-    @property
-    def leased_batches(self) -> int:
-        """Batches in workers' hands, or whose outcome is not on disk yet."""
-        return self.batches.leased
-
-    @property
-    def trouble(self) -> str:
-        """What holds the job up just now, for people; empty when all is well."""
-        return (
+    def view(self) -> JobView:
+        """The job as its clients see it."""
+        job = self.record
+        progress = self._speed.read(job.tally.batches_final, job.total_batches, paused=job.control.paused)
+        trouble = (
             self.batches.trouble
             or self._input.trouble
             or self._patience.trouble
-            or self._publication.trouble
+            or self._ending.trouble
             or self._pool.readiness.trouble
         )
-
-    @property
-    def progress(self) -> Progress:
-        """How fast the job is."""
-        job = self.record
-        return self._speed.read(job.tally.batches_final, job.total_batches, paused=job.control.paused)
-
-    def worker_counts(self) -> dict[str, int]:
-        """Workers by state."""
-        return dict(self._pool.counts())
-
-    @property
-    def watchers(self) -> int:
-        """How many watch the job."""
-        return len(self._watchers)
-
-    def watch(self) -> asyncio.Event:
-        """An event that is set at every change, until `unwatch`."""
-        changed = asyncio.Event()
-        self._watchers.add(changed)
-        return changed
-
-    def unwatch(self, changed: asyncio.Event) -> None:
-        """No longer interested."""
-        self._watchers.discard(changed)
+        return JobView(job, self.batches.leased, dict(self._pool.counts()), trouble, progress)
 
     # Changing
 
@@ -173,9 +149,9 @@ class JobRun:
             self.batches.take_back()
         if self._pool.size:
             self._pool.resize(self.record.workers)
-        await self._describe_soon()
+        await self._job_file.write_soon()
         self._give()
-        self._changed()
+        self.changes.tell()
         return True
 
     # Life
@@ -218,7 +194,7 @@ class JobRun:
         if self._life.phase is lifecycle.Phase.PUBLISHING:
             self._publish()
             return
-        await self._patience(self._describe)
+        await self._job_file.write()
         self._pool.resize(self.record.workers)
         if not self._input.cursor.done:
             try:
@@ -234,12 +210,7 @@ class JobRun:
     def _publish(self) -> None:
         """All that is left to do is to write the results."""
         self._spawn(self._end_workers("the job's batches are done"), "end workers")
-        self._spawn(self._write_results(), "publish", until_over=True)
-
-    async def _write_results(self) -> None:
-        await self._publication(lambda: self._around.publish(self._job.spec))
-        failed, example = await self._failures()
-        self._post(lifecycle.Published(failed, example, self._around.clock.now_ns()))
+        self._spawn(self._ending.publish(), "publish", until_over=True)
 
     def _close_stream(self, why: str) -> None:
         if self._stream is not None:
@@ -260,7 +231,7 @@ class JobRun:
             self._around.on_over()
         await self._around.driver.clean_up(self.id)
         self.gone.set()
-        self._changed()
+        self.changes.tell()
 
     async def hand_back(self, grace_seconds: float) -> None:
         """The scheduler ends: let the workers finish or give back what they hold, within the grace."""
@@ -311,7 +282,7 @@ class JobRun:
                         await self._patience(partial(self._around.ledger.set_state, self.id, life.state))
                     case lifecycle.AskCompletion(worker):
                         if self.batches.tally.batches_split:
-                            await self._describe_soon()  # there are more batches than the containers were told
+                            await self._job_file.write_soon()  # there are more batches than the containers were told
                         link = self._pool.members[worker].link if worker in self._pool.members else None
                         if link is not None:
                             link.send_complete(self._trace.job_complete())
@@ -319,7 +290,7 @@ class JobRun:
                         self._publish()
                     case lifecycle.DescribeJob():
                         self._life = life
-                        await self._describe_soon()
+                        await self._job_file.write_soon()
                         self._settle()
                     case lifecycle.EndWorkers():
                         self._life = life
@@ -327,23 +298,7 @@ class JobRun:
                         self.over.set()
             self._life = life
             self._pool.readiness.need(life.completer)
-            self._changed()
-
-    async def _describe(self) -> None:
-        """Tell the containers what the job is."""
-        await self._around.driver.write_job_spec(self.record, self._around.job_document(self.record))
-
-    async def _describe_soon(self) -> None:
-        """The same now, or else when the disk takes it; the job's end must not wait for that."""
-        try:
-            await self._describe()
-        except CortexError as error:
-            log.error("job %s: its specification will be written later: %s", self.id, error.message)
-            self._spawn(self._patience(self._describe), "describe", until_over=True)
-
-    def _changed(self) -> None:
-        for watcher in self._watchers:
-            watcher.set()
+            self.changes.tell()
 
     @property
     def _all_final(self) -> bool:
@@ -370,10 +325,16 @@ class JobRun:
 
     def _on_recorded(self) -> None:
         self._speed.note(self.batches.tally.batches_final)
-        self._stop_if_hopeless()
+        self._stop_if_too_many_failed()
         self._settle()
         self._give()
-        self._changed()
+        self.changes.tell()
+
+    def _stop_if_too_many_failed(self) -> None:
+        total = self.record.total_batches
+        if total is not None and not self._stopping and self._ending.too_many_failed(total):
+            self._stopping = True
+            self._spawn(self._ending.stop(total), "too many failed")
 
     # What workers say
 
@@ -407,7 +368,7 @@ class JobRun:
     def disconnected(self, worker: Worker, link: WorkerLink) -> None:
         """A worker's stream broke."""
         self._pool.disconnected(worker, link)
-        self._changed()
+        self.changes.tell()
 
     def exited(self, exit_: WorkerExit) -> None:
         """A worker's process is gone."""
@@ -427,51 +388,18 @@ class JobRun:
         self._pool.health_changed(worker, health)
         self._settle()
         self._give()
-        self._changed()
+        self.changes.tell()
 
     def completion(self, worker: Worker, completion: Completion) -> None:
         """The container answered /on-job-complete."""
-        self._spawn(self._completed(worker.id, completion), "completion")
-
-    async def _completed(self, worker_id: str, completion: Completion) -> None:
-        failed, example = await self._failures()
-        now_ns = self._around.clock.now_ns()
-        self._post(lifecycle.CompletionAnswered(worker_id, completion, failed, example, now_ns))
-
-    def _stop_if_hopeless(self) -> None:
-        """End the job when more of its batches failed than it may have."""
-        percent, total, failed = (
-            self._job.spec.options.max_failed_percent,
-            self.record.total_batches,
-            self.batches.tally.batches_failed,
-        )
-        if percent is None or total is None or failed * 100 <= percent * total or self._hopeless:
-            return
-        self._hopeless = True
-        self._spawn(self._give_up(f"{failed} of {total} batches failed, more than {percent:g} %"), "hopeless")
-
-    async def _give_up(self, reason: str) -> None:
-        _, example = await self._failures()
-        self.end(JobStatus.STOPPED, f"{reason}, such as {example}" if example else reason)
-
-    async def _failures(self) -> tuple[int, str]:
-        """How many batches failed, and one of them, for people: the job's end does not wait for one that is unread."""
-        failed = self.batches.tally.batches_failed
-        if not failed:
-            return 0, ""
-        try:
-            [outcome] = await self._around.ledger.outcomes(self.id, state=BatchState.FAILED, limit=1)
-        except CortexError as error:
-            log.error("job %s: its failed batches cannot be read: %s", self.id, error.message)
-            return failed, ""
-        return failed, f"batch {outcome.index}: {outcome.error}"
+        self._spawn(self._ending.completed(worker.id, completion), "completion")
 
     def _on_worker_lost(self, worker: Worker) -> None:
         self.batches.lost(worker)
         self._post(lifecycle.WorkerLost(worker.id))
         self._settle()
         self._give()
-        self._changed()
+        self.changes.tell()
 
 
 def _cause(error: BaseException) -> str:

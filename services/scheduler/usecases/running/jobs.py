@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from services.common.errors import Category, CortexError
@@ -12,27 +12,12 @@ from services.scheduler.domain.model.job import JobRecord, JobStatus
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.workers import WorkerExit
 from services.scheduler.usecases.running.job_run import JobRun
-from services.scheduler.usecases.running.progress import Progress
+from services.scheduler.usecases.running.job_view import JobView
 from services.scheduler.usecases.running.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A job as a client sees it."""
-
-    job: JobRecord
-    pending: int
-    leased: int
-    workers: dict[str, int] | None
-    """None once the job is over."""
-    trouble: str
-    """What holds it up just now, for people."""
-    progress: Progress | None = None
-    """None once the job is over."""
 
 
 class Jobs:
@@ -149,7 +134,7 @@ class Jobs:
         """
         run = self._at_work(job_id)
         if run is not None and run.record.spec.api_name == api_name:
-            return _live_view(run)
+            return run.view()
         job = await self._around.ledger.job(job_id)
         if job is None or job.spec.api_name != api_name:
             if await self._around.ledger.api(api_name) is None:
@@ -157,13 +142,13 @@ class Jobs:
             raise CortexError(
                 "job.not_found", f"there is no job {job_id!r} of the API {api_name!r}", Category.NOT_FOUND
             )
-        return _view(job)
+        return JobView(job)
 
     async def views(self, api_name: str | None, *, running_only: bool, limit: int, after: str) -> list[JobView]:
         """Jobs, newest first."""
         page = await self._around.ledger.jobs(api_name, running_only=running_only, limit=limit, after=after)
         runs = [self._at_work(job.spec.job_id) for job in page]
-        return [_live_view(run) if run is not None else _view(job) for run, job in zip(runs, page, strict=True)]
+        return [run.view() if run is not None else JobView(job) for run, job in zip(runs, page, strict=True)]
 
     # Changing
 
@@ -202,18 +187,3 @@ class Jobs:
 
 def _over_already(api_name: str, job_id: str) -> CortexError:
     return CortexError("job.job_is_not_in_progress", f"job {job_id} of {api_name} is over already", Category.CONFLICT)
-
-
-def _live_view(run: JobRun) -> JobView:
-    return _with_counts(run.record, run.leased_batches, run.worker_counts(), run.trouble, run.progress)
-
-
-def _view(job: JobRecord) -> JobView:
-    return _with_counts(job, 0, None, "")
-
-
-def _with_counts(
-    job: JobRecord, leased: int, workers: dict[str, int] | None, trouble: str, progress: Progress | None = None
-) -> JobView:
-    pending = max(0, job.known_batches - job.tally.batches_final - leased)
-    return JobView(job, pending, leased, workers, trouble, progress)

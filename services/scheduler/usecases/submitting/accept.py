@@ -10,7 +10,8 @@ from services.scheduler.domain.model.job import JobRecord, JobSpec, JobState, Jo
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.trace import JobTrace
-from services.scheduler.usecases.running.jobs import Jobs, JobView
+from services.scheduler.usecases.running.job_view import JobView
+from services.scheduler.usecases.running.jobs import Jobs
 
 log = logging.getLogger(__name__)
 

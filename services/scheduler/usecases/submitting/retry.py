@@ -20,7 +20,8 @@ from services.scheduler.usecases.ports.clock import Clock
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.running.jobs import Jobs, JobView
+from services.scheduler.usecases.running.job_view import JobView
+from services.scheduler.usecases.running.jobs import Jobs
 from services.scheduler.usecases.submitting.accept import Accept
 
 _ATTEMPTED = (JobStatus.SUCCEEDED, JobStatus.COMPLETED_WITH_FAILURES)

@@ -18,7 +18,8 @@ from services.scheduler.domain.ndjson import SplitPiece, Splitter
 from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.ledger import Ledger
-from services.scheduler.usecases.running.jobs import Jobs, JobView
+from services.scheduler.usecases.running.job_view import JobView
+from services.scheduler.usecases.running.jobs import Jobs
 from services.scheduler.usecases.submitting.submit import Submit
 
 STEP_BYTES = 256 * 1024

@@ -1,0 +1,32 @@
+"""Those who wait for something to change: a job tells all of them, and each looks when it likes."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Changes:
+    """The changes of one job."""
+
+    def __init__(self) -> None:
+        self._watchers: set[asyncio.Event] = set()
+
+    @contextmanager
+    def watch(self) -> Iterator[asyncio.Event]:
+        """An event that is set at every change, for as long as the block."""
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        try:
+            yield changed
+        finally:
+            self._watchers.discard(changed)
+
+    @property
+    def watchers(self) -> int:
+        """How many watch."""
+        return len(self._watchers)
+
+    def tell(self) -> None:
+        """Something changed."""
+        for watcher in self._watchers:
+            watcher.set()
