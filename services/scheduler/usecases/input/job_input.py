@@ -86,6 +86,12 @@ class JobInput:
         else:
             await self._cut()
 
+    def close(self, why: str) -> None:
+        """A client that still sends items is told that they are not taken any more."""
+        if self._stream is not None:
+            text = f"job {self._job.spec.job_id} takes no more items: {why}"
+            self._stream.close(CortexError("job.job_is_not_in_progress", text, Category.CONFLICT))
+
     async def _cut(self) -> None:
         """Cut what came with the submission."""
         partitioner = Partitioner(self._job.spec.batch_size, self.cursor)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from services.common.errors import Category, CortexError
+from services.common.errors import CortexError
 from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model.api import ApiVersion
@@ -45,8 +45,8 @@ class JobRun:
     ) -> None:
         """`stream` brings the items of a new job whose source is one."""
         self._around = around
-        self._stream = stream
-        self._api = api
+        self.api = api
+        """The API version that the job runs."""
         self._job = job
         self._life = lifecycle.begin(job.state, publishes=job.spec.published is not None)
         self._events: asyncio.Queue[lifecycle.Event] = asyncio.Queue()
@@ -99,11 +99,6 @@ class JobRun:
     def id(self) -> str:
         """The job's id."""
         return self._job.spec.job_id
-
-    @property
-    def api(self) -> ApiVersion:
-        """The API version that the job runs."""
-        return self._api
 
     @property
     def record(self) -> JobRecord:
@@ -164,7 +159,7 @@ class JobRun:
         finally:
             self._tasks = None
             self.at_work.set()
-            self._close_stream("the scheduler stops")
+            self._input.close("the scheduler stops")
             if timeout is not None:
                 timeout.cancel()
 
@@ -182,7 +177,7 @@ class JobRun:
             await self.over.wait()
             self._around.on_over()
             beginning.cancel()
-            self._close_stream(f"it is over: {self._life.state.status.value} ({self._life.state.reason})")
+            self._input.close(f"it is over: {self._life.state.status.value} ({self._life.state.reason})")
             await self._end_workers(f"the job is over: {self._life.state.status.value}")
             await self._around.driver.clean_up(self.id)
             self.gone.set()
@@ -211,11 +206,6 @@ class JobRun:
         """All that is left to do is to write the results."""
         self._spawn(self._end_workers("the job's batches are done"), "end workers")
         self._spawn(self._ending.publish(), "publish", until_over=True)
-
-    def _close_stream(self, why: str) -> None:
-        if self._stream is not None:
-            text = f"job {self.id} takes no more items: {why}"
-            self._stream.close(CortexError("job.job_is_not_in_progress", text, Category.CONFLICT))
 
     async def abandon(self, error: Exception) -> None:
         """`run` broke: end the workers, and the job, whatever there is left of both."""
