@@ -36,9 +36,12 @@ class FastServer:
         """Stands in the command line of its processes."""
         return self.program[-1]
 
-    def command(self, delay_ms: int = 0) -> list[str]:
-        """The container's command. With a delay, every batch takes that long, one after another."""
-        return [*self.program, "$(CORTEX_PORT)", str(self.completions), str(delay_ms)]
+    def command(self, delay_ms: int = 0, refuse: str = "") -> list[str]:
+        """The container's command. With a delay, every batch takes that long, one after another.
+
+        Batches with the character `refuse` in them are answered 500.
+        """
+        return [*self.program, "$(CORTEX_PORT)", str(self.completions), str(delay_ms), *([refuse] if refuse else [])]
 
     def completion_times(self) -> dict[str, int]:
         """Job id -> nanoseconds since 1970 at which /on-job-complete was answered."""

@@ -1,6 +1,7 @@
 """One job of many batches, watched from its submission to its end, and what it took."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from bench.containers import FastServer
@@ -8,6 +9,7 @@ from bench.system import Seen, Submitted, System, must_succeed
 from bench.usage import Usage, sampled
 
 WATCH_INTERVAL_S = 0.01
+LINES_AT_ONCE = 10_000
 MIDDLE = (0.1, 0.9)
 """The middle of a job: from this share of its batches being final to that one."""
 
@@ -70,10 +72,18 @@ def _rate(first: Seen, last: Seen) -> float:
     return (last.final_batches - first.final_batches) / (last.at - first.at)
 
 
-def run_job(system: System, server: FastServer, items: list[str], workers: int) -> Run:
-    """Submit items as batches of one, and watch them to the end."""
+def write_lines(file: Path, line: bytes, count: int) -> Path:
+    """A file with the same line so many times."""
+    with file.open("wb") as output:
+        for start in range(0, count, LINES_AT_ONCE):
+            output.write(line * min(LINES_AT_ONCE, count - start))
+    return file
+
+
+def run_job(system: System, server: FastServer, items: list[str], workers: int, **fields: object) -> Run:
+    """Submit items as batches of one, and watch them to the end. `fields` are the job's others."""
     with sampled(system, server.marker, workers) as usage:
-        submitted = system.submit(items, workers)
+        submitted = system.submit(items, workers, fields=fields)
         seen = list(system.watch(submitted.job_id, WATCH_INTERVAL_S))
     must_succeed(seen[-1])
     system.await_no_workers()

@@ -1,11 +1,11 @@
 /* The fastest container there can be: an HTTP/1.1 keep-alive server in one thread, so that what a benchmark measures is
  * this system and not the container.
  *
- *     server PORT [COMPLETIONS] [DELAY_MS]
+ *     server PORT [COMPLETIONS] [DELAY_MS] [REFUSE]
  *
  * Listens on 127.0.0.1:PORT and answers 200 with a tiny body to every request. For each POST to /on-job-complete it adds
  * a line "JOB_ID NANOSECONDS" to the file COMPLETIONS: the wall clock when the answer was written. DELAY_MS makes it
- * wait before it answers a batch.
+ * wait before it answers a batch. A batch whose body holds the character REFUSE is answered 500.
  *
  * Understands what the dequeuer and usual clients send: a head of at most 64 KiB, bodies with Content-Length, requests
  * one after another on a connection (also several in one packet). Anything else closes the connection.
@@ -29,12 +29,14 @@
 #define EVENTS 64
 
 static const char ANSWER[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
+static const char REFUSAL[] = "HTTP/1.1 500 No\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nbad";
 static const char COMPLETE[] = "POST /on-job-complete ";
 
 struct connection {
     int fd;
     int complete; /* the request in hand is a POST to /on-job-complete */
     char job[64]; /* and this is its job */
+    int refused;  /* its body holds what is refused */
     size_t used;  /* bytes in `data`: the beginning of a head */
     size_t skip;  /* bytes of a body that are still to come */
     char data[BUFFER];
@@ -42,6 +44,7 @@ struct connection {
 
 static int completions = -1;
 static long delay_ms = 0;
+static char refuse = 0;
 
 static void fail(const char *what) {
     perror(what);
@@ -65,6 +68,7 @@ static const char *header(const char *head, const char *end, const char *name) {
 /* Note what the head of a request says. Returns the length of its body. */
 static size_t begin(struct connection *c, const char *head, const char *end) {
     const char *length = header(head, end, "Content-Length:");
+    c->refused = 0;
     c->complete = strncmp(head, COMPLETE, sizeof COMPLETE - 1) == 0;
     if (c->complete) {
         const char *job = header(head, end, "X-Cortex-Job-ID:");
@@ -84,9 +88,10 @@ static int answer(struct connection *c) {
     struct timespec now, delay = {delay_ms / 1000, delay_ms % 1000 * 1000000L};
     if (delay_ms && !c->complete) nanosleep(&delay, NULL);
     if (c->complete) clock_gettime(CLOCK_REALTIME, &now);
-    ssize_t sent = send(c->fd, ANSWER, sizeof ANSWER - 1, MSG_NOSIGNAL);
+    const char *text = c->refused ? REFUSAL : ANSWER;
+    ssize_t length = strlen(text), sent = send(c->fd, text, length, MSG_NOSIGNAL);
     if (c->complete && completions >= 0) log_completion(c->job, &now);
-    return sent == sizeof ANSWER - 1;
+    return sent == length;
 }
 
 /* Take what has come. Returns 0 when the connection is to be closed. */
@@ -106,6 +111,7 @@ static int take(struct connection *c) {
                 at = end + 4;
             }
             size_t body = c->skip < (size_t)(stop - at) ? c->skip : (size_t)(stop - at);
+            if (refuse && memchr(at, refuse, body)) c->refused = 1;
             at += body;
             c->skip -= body;
             if (c->skip == 0 && !answer(c)) return 0;
@@ -135,6 +141,7 @@ int main(int count, char **given) {
         if (completions < 0) fail(given[2]);
     }
     if (count > 3) delay_ms = atol(given[3]);
+    if (count > 4) refuse = *given[4];
     int listener = listen_on(atoi(given[1])), poll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event events[EVENTS], event = {.events = EPOLLIN, .data.ptr = NULL};
     if (poll < 0 || epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event)) fail("epoll");
@@ -155,7 +162,7 @@ int main(int count, char **given) {
             c = malloc(sizeof *c);
             if (!c) fail("malloc");
             c->fd = fd;
-            c->used = c->skip = 0;
+            c->used = c->skip = c->refused = 0;
             event.data.ptr = c;
             if (epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event)) fail("epoll");
         }

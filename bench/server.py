@@ -10,14 +10,17 @@ import httptools
 import uvloop
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+REFUSAL = b"HTTP/1.1 500 No\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nbad"
 
 
 class Connection(asyncio.Protocol):
     """One client."""
 
-    def __init__(self, completions: int | None, delay_s: float) -> None:
+    def __init__(self, completions: int | None, delay_s: float, refuse: bytes) -> None:
         self._completions = completions
         self._delay_s = delay_s
+        self._refuse = refuse
+        self._answer = ANSWER
         self._parser = httptools.HttpRequestParser(self)
         self._path = self._job = b""
 
@@ -37,10 +40,15 @@ class Connection(asyncio.Protocol):
         if name.lower() == b"x-cortex-job-id":
             self._job = value
 
+    def on_body(self, body: bytes) -> None:
+        if self._refuse and self._refuse in body:
+            self._answer = REFUSAL
+
     def on_message_complete(self) -> None:
         if self._path != b"/on-job-complete":
             time.sleep(self._delay_s)
-            self._transport.write(ANSWER)
+            self._transport.write(self._answer)
+            self._answer = ANSWER
             return
         now = time.time_ns()
         self._transport.write(ANSWER)
@@ -48,17 +56,17 @@ class Connection(asyncio.Protocol):
             os.write(self._completions, b"%s %d\n" % (self._job, now))
 
 
-async def serve(port: int, completions: str, delay_s: float) -> None:
+async def serve(port: int, completions: str, delay_s: float, refuse: bytes) -> None:
     """Serve until killed."""
     fd = os.open(completions, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if completions else None
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(fd, delay_s), "127.0.0.1", port, backlog=1024
+        lambda: Connection(fd, delay_s, refuse), "127.0.0.1", port, backlog=1024
     )
     await server.serve_forever()
 
 
 if __name__ == "__main__":
     _, PORT, *REST = sys.argv
-    COMPLETIONS, DELAY_MS = (*REST, *("", "0")[len(REST) :])
+    COMPLETIONS, DELAY_MS, REFUSE = (*REST, *("", "0", "")[len(REST) :])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(int(PORT), COMPLETIONS, int(DELAY_MS) / 1000))
+        runner.run(serve(int(PORT), COMPLETIONS, int(DELAY_MS) / 1000, REFUSE.encode()))

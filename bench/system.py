@@ -7,12 +7,13 @@ every fsync free.
 import http.client
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from cortex.batch.v1.resources_pb2 import Job
 
 READY = re.compile(r"cortex is ready at http://127\.0\.0\.1:(\d+) \(gRPC (127\.0\.0\.1:\d+)\)")
 API = "bench"
+INPUTS = "inputs"
 STOP_SECONDS = 15.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 JOB_SECONDS = 120
@@ -74,10 +76,16 @@ class Seen:
 class System:
     """A running `cortex up`."""
 
-    def __init__(self, process: psutil.Process, port: int, grpc_address: str, started_in: float) -> None:
+    def __init__(
+        self, process: psutil.Process, port: int, grpc_address: str, started_in: float, directory: Path
+    ) -> None:
         self.process = process
         self.started_in = started_in
         """Seconds from its start to its ready line."""
+        self.directory = directory
+        """Where it keeps its data."""
+        self.inputs = directory.resolve() / INPUTS
+        """A directory whose files its jobs may read."""
         self._port = port
         options = [("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
         self._channel = grpc.insecure_channel(grpc_address, options)
@@ -91,10 +99,29 @@ class System:
         ]
         self._stub.DeployApis(pb.DeployApisRequest(file_name="bench.yaml", config=json.dumps(config).encode()))
 
-    def submit(self, items: Sequence[str], workers: int) -> Submitted:
-        """Submit items, given as JSON text, over HTTP: one batch each."""
-        head = f'{{"workers":{workers},"timeout":{JOB_SECONDS},"item_list":{{"batch_size":1,"items":['
-        body = f"{head}{','.join(items)}]}}}}".encode()
+    @property
+    def ledger_bytes(self) -> int:
+        """The size of the ledger as it would be without its write-ahead log."""
+        with closing(sqlite3.connect(f"file:{self.directory / 'ledger.db'}?mode=ro", uri=True)) as ledger:
+            (pages,), (size,) = (ledger.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+        return int(pages * size)
+
+    def submit(
+        self, items: Sequence[str], workers: int, batch_size: int = 1, fields: Mapping[str, object] | None = None
+    ) -> Submitted:
+        """Submit items, given as JSON text, over HTTP. `fields` are the job's others."""
+        return self._submit(
+            workers, fields or {}, f'"item_list":{{"batch_size":{batch_size},"items":[{",".join(items)}]}}'
+        )
+
+    def submit_file(self, file: Path, workers: int, batch_size: int) -> Submitted:
+        """Submit the JSON values in a file."""
+        selection = {"s3_paths": [file.as_uri()], "batch_size": batch_size}
+        return self._submit(workers, {}, f'"delimited_files":{json.dumps(selection)}')
+
+    def _submit(self, workers: int, fields: Mapping[str, object], given: str) -> Submitted:
+        others = json.dumps({"workers": workers, "timeout": JOB_SECONDS, **fields})
+        body = f"{others[:-1]},{given}}}".encode()
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         connection.connect()
         asked = time.monotonic()
@@ -106,6 +133,11 @@ class System:
         if answer.status != 200:
             raise RuntimeError(f"the submission was answered {answer.status}: {text.decode()}")
         return Submitted(json.loads(text)["job_id"], asked, answered)
+
+    def stream(self, messages: Iterator[pb.SubmitJobStreamRequest]) -> Iterator[pb.SubmitJobStreamResponse]:
+        """Submit a job whose items come one after the other; what the scheduler tells of it meanwhile."""
+        answers: Iterator[pb.SubmitJobStreamResponse] = self._stub.SubmitJobStream(messages)
+        return answers
 
     def watch(self, job_id: str, interval: float = 0.0) -> Iterator[Seen]:
         """What WatchJob shows, to the job's final status."""
@@ -152,9 +184,11 @@ def alive(process: psutil.Process) -> list[psutil.Process]:
 def running() -> Iterator[System]:
     """The system, ready; ended at the end."""
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=".") as directory:
+        inputs = Path(directory).resolve() / INPUTS
+        inputs.mkdir()
         command = [
             *(str(Path(sys.executable).with_name("cortex")), "up"),
-            *("--port", "0", "--grpc-port", "0", "--data-dir", directory),
+            *("--port", "0", "--grpc-port", "0", "--data-dir", directory, "--input-root", str(inputs)),
         ]
         messages = Path(directory, "messages")
         began = time.monotonic()
@@ -169,7 +203,7 @@ def running() -> Iterator[System]:
                 found = READY.search(line)
                 if found is None:
                     raise RuntimeError(f"`cortex up` did not become ready: {line}{messages.read_text()}")
-                system = System(psutil.Process(process.pid), int(found[1]), found[2], took)
+                system = System(psutil.Process(process.pid), int(found[1]), found[2], took, Path(directory))
                 try:
                     yield system
                 finally:

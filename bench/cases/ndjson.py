@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.jobs import write_lines
 from bench.partition import ITEMS
 from bench.report import Figure
 from tests.contract.object_servers import running_seaweedfs
 
 LINE = ITEMS["160 bytes"].encode() + b"\n"
-LINES_AT_ONCE = 100_000
 FILE_BYTES = 256 * 1024 * 1024
 ROUNDS = 3
 
@@ -23,10 +23,7 @@ def figures() -> Iterator[Figure]:
     """Rate and memory of the best of some rounds."""
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=".") as name:
         directory = Path(name).resolve()
-        file = directory / "items.ndjson"
-        with file.open("wb") as output:
-            while output.tell() < FILE_BYTES:
-                output.write(LINE * LINES_AT_ONCE)
+        file = write_lines(directory / "items.ndjson", LINE, FILE_BYTES // len(LINE))
         yield from _both("local", "a local file", f"file://{file}", {})
         (directory / "seaweedfs").mkdir()
         with running_seaweedfs(directory / "seaweedfs") as server:

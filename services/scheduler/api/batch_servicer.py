@@ -12,6 +12,7 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2
 from services.common.errors import Category, CortexError
 from services.scheduler.api import convert, item_stream
+from services.scheduler.api.watch import watch
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.deploy import Deploy
@@ -33,10 +34,6 @@ MAX_DRY_RUN_BYTES = 2 * 1024 * 1024
 """Of files in the answer; the others are counted."""
 JOBS_READ_AT_ONCE = 10
 """For a page: each may have a `config` of 10 MiB."""
-MIN_WATCH_INTERVAL_SECONDS = 0.005
-"""Between two messages of a watch: a running job changes thousands of times a second."""
-WATCH_SHARE_SECONDS = 0.001
-"""The same, for each watch of the job: many of them together must not keep the scheduler from its work."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -228,20 +225,10 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         if not 0 <= request.min_interval_seconds < math.inf:  # nor NaN
             given = f"min_interval_seconds: it must be a number of seconds from 0, not {request.min_interval_seconds}"
             raise CortexError("job.invalid_watch_interval", given)
-        interval = max(request.min_interval_seconds, MIN_WATCH_INTERVAL_SECONDS)
-        run = self._jobs.run(request.job_id)
-        if run is None:
-            yield pb.WatchJobResponse(job=convert.job(await self._jobs.view(request.api_name, request.job_id)))
-            return
-        with run.changes.watch() as changed:
-            while True:
-                changed.clear()
-                view = await self._jobs.view(request.api_name, request.job_id)
+        watched = watch(self._jobs, request.api_name, request.job_id, request.min_interval_seconds)
+        async with aclosing(watched) as views:
+            async for view in views:
                 yield pb.WatchJobResponse(job=convert.job(view))
-                if view.job.state.status.final:
-                    return
-                await changed.wait()
-                await _pause(run.over, max(interval, run.changes.watchers * WATCH_SHARE_SECONDS))
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
         """What a job's containers wrote."""
@@ -254,15 +241,6 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
 
 def _page_size(wanted: int) -> int:
     return min(wanted, LARGEST_PAGE) if wanted > 0 else DEFAULT_PAGE
-
-
-async def _pause(over: asyncio.Event, seconds: float) -> None:
-    """Wait, but not beyond the job's end."""
-    try:
-        async with asyncio.timeout(seconds):
-            await over.wait()
-    except TimeoutError:
-        pass
 
 
 def _already() -> asyncio.Event:
