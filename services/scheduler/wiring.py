@@ -39,6 +39,7 @@ from services.scheduler.api.worker_servicer import WorkerServicer
 from services.scheduler.domain.job_document import job_document
 from services.scheduler.domain.job_id import JobIds
 from services.scheduler.settings import Settings
+from services.scheduler.usecases.apis import Apis
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.output.batch_pages import BatchPages
 from services.scheduler.usecases.output.publish import Publisher
@@ -140,7 +141,7 @@ class Scheduler:
             LogFiles(settings.data_dir / "logs"),
         )
         batch = BatchServicer(
-            ledger,
+            Apis(ledger, jobs),
             jobs,
             deploy,
             submit,

@@ -1,10 +1,11 @@
 """Job ids: newer jobs sort first, whatever the clock does."""
 
-import pytest
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.scheduler.domain.job_id import JobIds, is_job_id
+from services.scheduler.domain.job_id import JobIds
 
 NOW_NS = 1_795_000_000_000_000_000
 clocks = st.lists(st.integers(NOW_NS - 10**12, NOW_NS + 10**12), min_size=2, max_size=50)
@@ -19,18 +20,10 @@ def test_newer_jobs_sort_first_and_no_id_comes_twice(clock: list[int]) -> None:
     ids = JobIds()
     made = [ids.new(now_ns) for now_ns in clock]
     assert made == sorted(set(made), reverse=True)
-    assert all(map(is_job_id, made))
+    assert all(re.fullmatch("[0-7][0-9a-f]{15}", job_id) for job_id in made)
 
 
 @given(clocks)
 def test_ids_go_on_below_the_newest_one_that_is_known(clock: list[int]) -> None:
     newest = JobIds().new(clock[0])
     assert all(JobIds(newest).new(now_ns) < newest for now_ns in clock)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "5", "8000000000000000", "600000000000000G", "6000000000000000\n", "60000000000000000", "ABCDEF0123456789"],
-)
-def test_other_texts_are_no_ids(text: str) -> None:
-    assert not is_job_id(text)

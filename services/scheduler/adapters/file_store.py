@@ -24,8 +24,8 @@ from itertools import islice
 from pathlib import Path
 
 from services.common.errors import Category, CortexError
+from services.scheduler.domain.errors import object_changed
 from services.scheduler.domain.model.item_stream import StoredObject
-from services.scheduler.domain.objects import changed
 
 SCHEME = "file://"
 
@@ -290,13 +290,13 @@ def _read(root: bytes, path: bytes, stored: StoredObject, start: int, end: int) 
         try:
             with _opened(root, path, os.O_RDONLY | os.O_CLOEXEC) as (fd, found):
                 if not stat.S_ISREG(found.st_mode) or _tag(found) != stored.tag:
-                    raise changed(stored)
+                    raise object_changed(stored)
                 data = _range(fd, start, end)
                 if len(data) != max(end - start, 0) or _tag(os.fstat(fd)) != stored.tag:
-                    raise changed(stored)
+                    raise object_changed(stored)
                 return data
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise changed(stored) from error
+            raise object_changed(stored) from error
 
 
 def _range(fd: int, start: int, end: int) -> bytes:

@@ -9,16 +9,16 @@ from typing import Any
 import grpc
 
 from cortex.batch.v1 import batch_service_pb2 as pb
-from cortex.batch.v1 import batch_service_pb2_grpc, resources_pb2
-from services.common.errors import Category, CortexError
+from cortex.batch.v1 import batch_service_pb2_grpc
+from services.common.errors import CortexError
 from services.scheduler.api import convert, item_stream
 from services.scheduler.api.watch import watch
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.domain.submission import Submission
+from services.scheduler.usecases.apis import Apis
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.output.batch_pages import BatchPages
 from services.scheduler.usecases.output.results import TailResults
-from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.logs import LogEntry, LogReader
 from services.scheduler.usecases.running.jobs import Jobs
 from services.scheduler.usecases.submitting.retry import Retry
@@ -47,7 +47,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
 
     def __init__(
         self,
-        ledger: Ledger,
+        apis: Apis,
         jobs: Jobs,
         deploy: Deploy,
         submit: Submit,
@@ -57,7 +57,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         results: TailResults,
         logs: LogReader,
     ) -> None:
-        self._ledger = ledger
+        self._apis = apis
         self._jobs = jobs
         self._deploy = deploy
         self._submit = submit
@@ -76,41 +76,19 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def GetApi(self, request: pb.GetApiRequest, context: Context) -> pb.GetApiResponse:
         """One API."""
-        name = request.name
-        if request.HasField("endpoint"):
-            name = next((api.name for api in await self._ledger.apis() if api.endpoint == request.endpoint), "")
-            if not name:
-                raise CortexError(
-                    "resources.api_not_deployed", f"no API has the endpoint {request.endpoint}", Category.NOT_FOUND
-                )
-        api = await self._ledger.api(name, request.api_id or None)
-        if api is None and request.api_id and await self._ledger.api(name) is not None:
-            text = (
-                f"{name} has never been deployed with the id {request.api_id}; `cortex get {name}` lists its versions"
-            )
-            raise CortexError("resources.api_id_not_found", text, Category.NOT_FOUND)
-        if api is None:
-            raise CortexError("resources.api_not_deployed", f"{name} is not deployed", Category.NOT_FOUND)
-        versions = [
-            resources_pb2.BatchApiVersion(api_id=version.api_id, last_updated=convert.timestamp(version.deployed_ns))
-            for version in await self._ledger.api_versions(name)
-        ]
-        return pb.GetApiResponse(api=convert.api(api), versions=versions)
+        by_endpoint = request.HasField("endpoint")
+        name = await self._apis.at_endpoint(request.endpoint) if by_endpoint else request.name
+        api, versions = await self._apis.get(name, request.api_id or None)
+        return pb.GetApiResponse(api=convert.api(api), versions=[convert.api_version(version) for version in versions])
 
     async def ListApis(self, request: pb.ListApisRequest, context: Context) -> pb.ListApisResponse:
         """All APIs."""
-        return pb.ListApisResponse(apis=[convert.api(api) for api in await self._ledger.apis()])
+        return pb.ListApisResponse(apis=[convert.api(api) for api in await self._apis.deployed()])
 
     async def DeleteApi(self, request: pb.DeleteApiRequest, context: Context) -> pb.DeleteApiResponse:
         """Delete an API and stop its jobs."""
-        if await self._ledger.api(request.name) is None:
-            raise CortexError("resources.api_not_deployed", f"{request.name} is not deployed", Category.NOT_FOUND)
-        await self._jobs.to_the_end(self._delete(request.name))
+        await self._apis.delete(request.name)
         return pb.DeleteApiResponse()
-
-    async def _delete(self, name: str) -> None:
-        await self._ledger.delete_api(name)
-        await self._jobs.stop_all(name)
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
         """Accept a job."""
@@ -136,7 +114,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """One job."""
         view = await self._jobs.view(request.api_name, request.job_id)
-        api = await self._ledger.api(view.job.spec.api_name, view.job.spec.api_id)
+        api = await self._apis.run_by(view.job.spec)
         return pb.GetJobResponse(job=convert.job(view), api=convert.api(api) if api is not None else None)
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:

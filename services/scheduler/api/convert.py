@@ -62,6 +62,11 @@ def api(version: ApiVersion) -> resources_pb2.BatchApi:
     )
 
 
+def api_version(version: ApiVersion) -> resources_pb2.BatchApiVersion:
+    """One of an API's versions."""
+    return resources_pb2.BatchApiVersion(api_id=version.api_id, last_updated=timestamp(version.deployed_ns))
+
+
 def submission(request: batch_service_pb2.SubmitJobRequest) -> Submission:
     """What a client asks for."""
     return Submission(

@@ -3,10 +3,7 @@
 Submissions may come faster than the clock ticks, and clocks are set back. An id is then one below the last one.
 """
 
-import re
-
 _LATEST = 2**63 - 1
-_FORMAT = re.compile(r"[0-7][0-9a-f]{15}")
 
 
 class JobIds:
@@ -19,8 +16,3 @@ class JobIds:
         """The id of a job that is submitted now (nanoseconds since 1970)."""
         self._last = min(_LATEST - now_ns, self._last - 1)
         return f"{self._last:016x}"
-
-
-def is_job_id(text: str) -> bool:
-    """Whether this has the form of a job id."""
-    return _FORMAT.fullmatch(text) is not None

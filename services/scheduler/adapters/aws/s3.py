@@ -17,8 +17,8 @@ from typing import Any
 from services.common.errors import CortexError
 from services.scheduler.adapters.aws.errors import code_of, explained
 from services.scheduler.adapters.aws.session import AwsSession
+from services.scheduler.domain.errors import object_changed
 from services.scheduler.domain.model.item_stream import StoredObject
-from services.scheduler.domain.objects import changed
 
 SCHEME = "s3://"
 
@@ -78,7 +78,7 @@ class S3Store:
                 attempt += 1
             else:
                 if len(data) != end - start:
-                    raise changed(stored)
+                    raise object_changed(stored)
                 return data
 
     async def _read(self, stored: StoredObject, start: int, end: int) -> bytes:
@@ -92,9 +92,9 @@ class S3Store:
             except Exception as error:
                 if code_of(error)[0] not in _GONE_CODES:
                     raise
-                raise changed(stored) from error
+                raise object_changed(stored) from error
             if answer["ETag"] != stored.tag:  # a store that does not know If-Match
-                raise changed(stored)
+                raise object_changed(stored)
             async with answer["Body"] as body:
                 data: bytes = await body.read()
         return data

@@ -3,6 +3,7 @@
 import sqlite3
 
 from services.common.errors import Category, CortexError
+from services.scheduler.domain.errors import idempotency_key_reused
 from services.scheduler.domain.model.job import JobSpec, RequestKey
 
 
@@ -29,8 +30,7 @@ def requested(connection: sqlite3.Connection, api_name: str, request: RequestKey
         text = f"a stream of items with this idempotency key is open, into job {job_id}: wait for its end"
         raise CortexError("job.stream_in_progress", text, Category.CONFLICT)
     if found[1] != request.digest:
-        text = f"the idempotency key was used for another request, which became job {job_id}: use a new key"
-        raise CortexError("job.idempotency_key_reused", text, Category.CONFLICT)
+        raise idempotency_key_reused(job_id)
     return job_id
 
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from services.common.errors import Category, CortexError
+from services.scheduler.domain.errors import OBJECT_CHANGED
 from services.scheduler.domain.model.item_stream import PlacedPiece, Reference, StoredObject
 from services.scheduler.usecases.ports.ledger import InputLedger
 from services.scheduler.usecases.ports.objects import ObjectStore
@@ -24,8 +25,6 @@ CACHE_BYTES = 2 * FETCH_BYTES
 REFERENCES_AHEAD = 32
 """Looked at for one request."""
 
-CHANGED = "objects.changed"
-
 
 class UnreadableError(CortexError):
     """A part of an input that is not in the ledger cannot be read where it is."""
@@ -36,7 +35,7 @@ class UnreadableError(CortexError):
     @property
     def lost(self) -> bool:
         """Whether it is useless to try again: the object is gone, or not what it was."""
-        return self.kind == CHANGED
+        return self.kind == OBJECT_CHANGED
 
 
 def is_lost(error: CortexError) -> bool:
@@ -105,7 +104,7 @@ class InputReader:
             data = await self._objects.read(source, start, end)
             checked = [_checked(reference, data, start) for _, reference in run]
         except CortexError as error:
-            if error.kind == CHANGED:
+            if error.kind == OBJECT_CHANGED:
                 self._lost = (source, error)
             raise UnreadableError(error) from error
         for (place, _), items in zip(run, checked, strict=True):
@@ -138,5 +137,5 @@ def _checked(reference: Reference, data: bytes, data_start: int) -> bytes:
         items += b","
     if zlib.crc32(items) != reference.checksum:
         text = f"{reference.source.uri} changed after it was split into batches: it does not hold the same any more"
-        raise CortexError(CHANGED, text, Category.CONFLICT)
+        raise CortexError(OBJECT_CHANGED, text, Category.CONFLICT)
     return items

@@ -5,7 +5,6 @@ Read in pages of bounded size, each when the one before was taken. A follower re
 what lies beyond it comes when the job is over and nothing changes any more.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from services.scheduler.usecases.input.batch_items import BatchItems
 from services.scheduler.usecases.output.batch_pages import MAX_PAGE_BYTES, BatchView, final_view, first_with_items
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
+from services.scheduler.usecases.running.changes import pause
 from services.scheduler.usecases.running.job_run import JobRun
 from services.scheduler.usecases.running.jobs import Jobs
 
@@ -94,7 +94,7 @@ class TailResults:
                     return
                 first = max(first, end)
                 await changed.wait()
-                await _pause(run.over)
+                await pause(run.over, PACE_SECONDS)
 
     def _pages(self, job: JobSpec, failed: bool, first: int, end: int | None) -> AsyncIterator[list[BatchView]]:
         pages = ResultPages(self.ledger, self.objects)
@@ -119,12 +119,3 @@ def _fitting(batches: Iterable[BatchView]) -> Iterator[list[BatchView]]:
         room -= batch.size
     if page:
         yield page
-
-
-async def _pause(over: asyncio.Event) -> None:
-    """Let some more happen, unless nothing will."""
-    try:
-        async with asyncio.timeout(PACE_SECONDS):
-            await over.wait()
-    except TimeoutError:
-        pass

@@ -30,3 +30,12 @@ class Changes:
         """Something changed."""
         for watcher in self._watchers:
             watcher.set()
+
+
+async def pause(over: asyncio.Event, seconds: float) -> None:
+    """Let some more happen before the next look, unless nothing will: the job is over."""
+    try:
+        async with asyncio.timeout(seconds):
+            await over.wait()
+    except TimeoutError:
+        pass

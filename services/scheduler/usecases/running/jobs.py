@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.api_config import load_api
+from services.scheduler.domain.errors import api_not_deployed
 from services.scheduler.domain.model.job import JobRecord, JobStatus
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.workers import WorkerExit
@@ -138,7 +139,7 @@ class Jobs:
         job = await self._around.ledger.job(job_id)
         if job is None or job.spec.api_name != api_name:
             if await self._around.ledger.api(api_name) is None:
-                raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
+                raise api_not_deployed(api_name)
             raise CortexError(
                 "job.not_found", f"there is no job {job_id!r} of the API {api_name!r}", Category.NOT_FOUND
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from services.common.errors import Category, CortexError
+from services.scheduler.domain.errors import api_not_deployed
 from services.scheduler.domain.job_id import JobIds
 from services.scheduler.domain.model.batch import Cursor
 from services.scheduler.domain.model.job import JobRecord, JobStatus, RequestKey
@@ -62,7 +63,7 @@ class Retry:
         await self._check(old)
         api = await self.ledger.api(api_name)
         if api is None:
-            raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
+            raise api_not_deployed(api_name)
         if old.spec.dead_letter_queue is not None:
             await self.queues.check(old.spec.dead_letter_queue.arn)
         first, left_out = await self._first_chunk(old)

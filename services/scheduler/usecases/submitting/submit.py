@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from services.common.errors import Category, CortexError
+from services.scheduler.domain.errors import api_not_deployed
 from services.scheduler.domain.items import read_items
 from services.scheduler.domain.job_id import JobIds
 from services.scheduler.domain.model.batch import Cursor, Segment
@@ -75,7 +76,7 @@ class Submit:
         checked = validate(submission)
         api = await self.ledger.api(api_name)
         if api is None:
-            raise CortexError("resources.api_not_deployed", f"{api_name} is not deployed", Category.NOT_FOUND)
+            raise api_not_deployed(api_name)
         pieces: list[bytes] = []
         if checked.source is None:
             pieces = await _read(checked.items_json, checked.batch_size)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.common import json_text
-from services.common.errors import Category, CortexError
+from services.common.errors import CortexError
+from services.scheduler.domain.errors import idempotency_key_reused
 from services.scheduler.domain.model.job import RequestKey
 from services.scheduler.domain.ndjson import SplitPiece, Splitter
 from services.scheduler.domain.submission import Submission
@@ -157,8 +158,7 @@ class _Comparison:
 
     def finish(self, digest: bytes) -> None:
         if digest != self._request.digest:
-            text = f"the idempotency key was used for another request, which became job {self._job_id}: use a new key"
-            raise CortexError("job.idempotency_key_reused", text, Category.CONFLICT)
+            raise idempotency_key_reused(self._job_id)
         self.complete = True
 
     def break_off(self, why: str) -> None:
