@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.scheduler.api.watch import Pace
+from services.scheduler.usecases.output.watch import Pace
 
 INTERVAL = 0.005
 

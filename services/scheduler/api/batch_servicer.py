@@ -12,13 +12,13 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc
 from services.common.errors import CortexError
 from services.scheduler.api import convert, item_stream
-from services.scheduler.api.watch import watch
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.apis import Apis
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.output.batch_pages import BatchPages
 from services.scheduler.usecases.output.results import TailResults
+from services.scheduler.usecases.output.watch import watch
 from services.scheduler.usecases.ports.logs import LogEntry, LogReader
 from services.scheduler.usecases.running.jobs import Jobs
 from services.scheduler.usecases.submitting.retry import Retry

@@ -1,1 +1,1 @@
-"""What came of a job: its batches, replies and failures, as they are listed, followed and published."""
+"""What becomes of a job, as it is told: its state, batches, replies and failures; watched, listed, followed, published."""

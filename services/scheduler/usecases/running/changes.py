@@ -34,8 +34,9 @@ class Changes:
 
 async def pause(over: asyncio.Event, seconds: float) -> None:
     """Let some more happen before the next look, unless nothing will: the job is over."""
-    try:
-        async with asyncio.timeout(seconds):
-            await over.wait()
-    except TimeoutError:
-        pass
+    if seconds > 0:
+        try:
+            async with asyncio.timeout(seconds):
+                await over.wait()
+        except TimeoutError:
+            pass

@@ -1,4 +1,4 @@
-"""WatchJob: a job now, and again whenever it changed.
+"""Watching a job: as it is now, and again whenever it changed.
 
 A job that changes now and then is told of at each change, without delay: what has happened is what people wait for. A
 running job changes thousands of times a second, and is told of at an even pace. So a watch may say a few things at
@@ -8,6 +8,7 @@ once, and saves up for the next few while it says nothing.
 import asyncio
 from collections.abc import AsyncGenerator
 
+from services.scheduler.usecases.running.changes import pause
 from services.scheduler.usecases.running.job_view import JobView
 from services.scheduler.usecases.running.jobs import Jobs
 
@@ -52,14 +53,4 @@ async def watch(jobs: Jobs, api_name: str, job_id: str, interval: float) -> Asyn
             spacing = max(interval, MIN_INTERVAL_SECONDS, run.changes.watchers * SHARE_SECONDS)
             pace.sent(now(), spacing)
             await changed.wait()
-            await _pause(run.over, pace.wait(now(), spacing))
-
-
-async def _pause(over: asyncio.Event, seconds: float) -> None:
-    """Wait, but not beyond the job's end."""
-    if seconds > 0:
-        try:
-            async with asyncio.timeout(seconds):
-                await over.wait()
-        except TimeoutError:
-            pass
+            await pause(run.over, pace.wait(now(), spacing))
