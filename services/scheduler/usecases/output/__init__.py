@@ -1,1 +1,1 @@
-"""What becomes of a job, as it is told: its state, batches, replies and failures; watched, listed, followed, published."""
+"""What comes of a job, as clients see it: its state, batches, replies and failures; listed, followed, published."""
