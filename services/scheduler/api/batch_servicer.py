@@ -11,7 +11,7 @@ import grpc
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import batch_service_pb2_grpc
 from services.common.errors import CortexError
-from services.scheduler.api import convert, item_stream
+from services.scheduler.api import from_proto, item_stream, to_proto
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.domain.submission import Submission
 from services.scheduler.usecases.apis import Apis
@@ -71,7 +71,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         """Deploy every API of a file."""
         deployed = await self._deploy.deploy(request.file_name, request.config, request.force)
         return pb.DeployApisResponse(
-            results=[pb.DeployResult(api=convert.api(api), message=message) for api, message in deployed]
+            results=[pb.DeployResult(api=to_proto.api(api), message=message) for api, message in deployed]
         )
 
     async def GetApi(self, request: pb.GetApiRequest, context: Context) -> pb.GetApiResponse:
@@ -79,11 +79,13 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         by_endpoint = request.HasField("endpoint")
         name = await self._apis.at_endpoint(request.endpoint) if by_endpoint else request.name
         api, versions = await self._apis.get(name, request.api_id or None)
-        return pb.GetApiResponse(api=convert.api(api), versions=[convert.api_version(version) for version in versions])
+        return pb.GetApiResponse(
+            api=to_proto.api(api), versions=[to_proto.api_version(version) for version in versions]
+        )
 
     async def ListApis(self, request: pb.ListApisRequest, context: Context) -> pb.ListApisResponse:
         """All APIs."""
-        return pb.ListApisResponse(apis=[convert.api(api) for api in await self._apis.deployed()])
+        return pb.ListApisResponse(apis=[to_proto.api(api) for api in await self._apis.deployed()])
 
     async def DeleteApi(self, request: pb.DeleteApiRequest, context: Context) -> pb.DeleteApiResponse:
         """Delete an API and stop its jobs."""
@@ -92,11 +94,11 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
         """Accept a job."""
-        submission = convert.submission(request)
+        submission = from_proto.submission(request)
         if request.dry_run:
             return await self._dry_run(request.api_name, submission)
-        view = await self._submit(request.api_name, submission, convert.request_key(request))
-        return pb.SubmitJobResponse(job=convert.job(view))
+        view = await self._submit(request.api_name, submission, from_proto.request_key(request))
+        return pb.SubmitJobResponse(job=to_proto.job(view))
 
     async def _dry_run(self, api_name: str, submission: Submission) -> pb.SubmitJobResponse:
         response = pb.SubmitJobResponse()
@@ -115,7 +117,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         """One job."""
         view = await self._jobs.view(request.api_name, request.job_id)
         api = await self._apis.run_by(view.job.spec)
-        return pb.GetJobResponse(job=convert.job(view), api=convert.api(api) if api is not None else None)
+        return pb.GetJobResponse(job=to_proto.job(view), api=to_proto.api(api) if api is not None else None)
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Jobs, newest first: as many as were asked for, or as fit."""
@@ -128,7 +130,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
                 request.api_name or None, running_only=request.running_only, limit=wanted, after=page.next_page_token
             )
             for view in views:
-                job = convert.job(view)
+                job = to_proto.job(view)
                 bytes_left -= job.ByteSize() + MAX_FIELD_HEADER_BYTES
                 if bytes_left < 0 and page.jobs:
                     return page
@@ -145,21 +147,21 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         found = await self._batches(
             request.api_name,
             request.job_id,
-            convert.batch_states(request.states),
-            convert.first_batch(request.page_token),
+            from_proto.batch_states(request.states),
+            from_proto.first_batch(request.page_token),
             _page_size(request.page_size),
         )
         following = "" if found.following is None else str(found.following)
         return pb.ListBatchesResponse(
-            batches=[convert.batch(batch) for batch in found.batches], next_page_token=following
+            batches=[to_proto.batch(batch) for batch in found.batches], next_page_token=following
         )
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Accept a job of another one's failed batches."""
         workers = request.workers if request.HasField("workers") else None
-        key = convert.request_key(request)
+        key = from_proto.request_key(request)
         view, warnings = await self._retry(request.api_name, request.job_id, workers, key)
-        return pb.RetryJobResponse(job=convert.job(view), warnings=warnings)
+        return pb.RetryJobResponse(job=to_proto.job(view), warnings=warnings)
 
     async def SubmitJobStream(
         self, request_iterator: AsyncIterator[pb.SubmitJobStreamRequest], context: Context
@@ -176,7 +178,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         if workers is None and paused is None:
             raise CortexError("configreader.must_be_defined", "nothing to change is given: give workers, or paused")
         view = await self._jobs.update(request.api_name, request.job_id, workers, paused)
-        return pb.UpdateJobResponse(job=convert.job(view))
+        return pb.UpdateJobResponse(job=to_proto.job(view))
 
     async def TailResults(
         self, request: pb.TailResultsRequest, context: Context
@@ -191,7 +193,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         )
         async with aclosing(pages) as pages_:  # type: ignore[type-var]  # it is a generator
             async for page in pages_:
-                yield pb.TailResultsResponse(batches=[convert.batch(batch) for batch in page])
+                yield pb.TailResultsResponse(batches=[to_proto.batch(batch) for batch in page])
 
     async def StopJob(self, request: pb.StopJobRequest, context: Context) -> pb.StopJobResponse:
         """Stop a running job."""
@@ -206,7 +208,7 @@ class BatchServicer(batch_service_pb2_grpc.BatchServiceServicer):
         watched = watch(self._jobs, request.api_name, request.job_id, request.min_interval_seconds)
         async with aclosing(watched) as views:
             async for view in views:
-                yield pb.WatchJobResponse(job=convert.job(view))
+                yield pb.WatchJobResponse(job=to_proto.job(view))
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
         """What a job's containers wrote."""
@@ -229,5 +231,5 @@ def _already() -> asyncio.Event:
 
 def _line(entry: LogEntry) -> pb.LogLine:
     return pb.LogLine(
-        time=convert.timestamp(entry.time_ns), worker=entry.worker, container=entry.container, message=entry.message
+        time=to_proto.timestamp(entry.time_ns), worker=entry.worker, container=entry.container, message=entry.message
     )

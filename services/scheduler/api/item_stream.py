@@ -13,7 +13,7 @@ import grpc
 
 from cortex.batch.v1 import batch_service_pb2 as pb
 from services.common.errors import CortexError
-from services.scheduler.api import convert
+from services.scheduler.api import from_proto, to_proto
 from services.scheduler.usecases.running.jobs import Jobs
 from services.scheduler.usecases.submitting.submit_stream import ItemStream, SubmitStream
 
@@ -31,14 +31,14 @@ async def serve(
 ) -> AsyncGenerator[pb.SubmitJobStreamResponse, None]:
     """Answer one stream: the job, how many items are on disk (for many at once), the job. Raises `CortexError`."""
     first = await anext(requests, pb.SubmitJobStreamRequest())
-    asked, request_id = convert.stream_submission(first), convert.request_id(first.job)
-    stream = await submit(first.job.api_name, asked, request_id, convert.asked_with_stream(first), first.first_line)
+    asked, request_id = from_proto.stream_submission(first), from_proto.request_id(first.job)
+    stream = await submit(first.job.api_name, asked, request_id, from_proto.asked_with_stream(first), first.first_line)
     # At once, whatever becomes of this generator.
     context.add_done_callback(lambda _: stream.break_off(_GONE))  # type: ignore[arg-type]  # the stub wants a class
     job = stream.view.job.spec
     reading = asyncio.create_task(_read(first, requests, stream), name=f"items of job {job.job_id}")
     try:
-        yield pb.SubmitJobStreamResponse(job=convert.job(stream.view))
+        yield pb.SubmitJobStreamResponse(job=to_proto.job(stream.view))
         while not reading.done():
             told = stream.durable
             await _progress(stream, told, reading)
@@ -50,7 +50,7 @@ async def serve(
         while not stream.complete:
             await stream.progress(stream.durable)
         view = await jobs.view(job.api_name, job.job_id)
-        yield pb.SubmitJobStreamResponse(job=convert.job(view), items=stream.durable)
+        yield pb.SubmitJobStreamResponse(job=to_proto.job(view), items=stream.durable)
     except CortexError as error:
         stream.break_off(error.message)
         end = await _end(jobs, job.job_id)

@@ -1,12 +1,11 @@
-"""The work stream: what dequeuers say becomes calls on a job's run, and what the run sends goes out together.
+"""WorkerService: what dequeuers say on the work stream becomes calls on a job's run.
 
-Reading and writing are two directions of one call. What is sent while a message is on its way gathers in the next
-one, so that a busy stream carries few, large messages.
+Reading and writing are two directions of one call; `stream_link.py` is what writes.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from math import isfinite
 from typing import Any
 
@@ -14,9 +13,9 @@ import grpc
 
 from cortex.batch.v1 import worker_service_pb2, worker_service_pb2_grpc
 from services.common.errors import CortexError
+from services.scheduler.api.stream_link import StreamLink
 from services.scheduler.domain.model.job import Completion
 from services.scheduler.usecases.ports.tokens import Identity, Tokens
-from services.scheduler.usecases.ports.workers import Grant
 from services.scheduler.usecases.running.admission import admit
 from services.scheduler.usecases.running.batches import AttemptResult, HeldLease, Returned
 from services.scheduler.usecases.running.job_run import JobRun
@@ -42,84 +41,6 @@ Response = worker_service_pb2.WorkResponse
 Context = grpc.aio.ServicerContext[Request, Response]
 
 
-class StreamLink:
-    """The sending side of one stream."""
-
-    def __init__(self) -> None:
-        self._outgoing = Response()
-        self._ready = asyncio.Event()
-        self.closed = ""
-        """Why the stream is to end; empty while it goes on."""
-
-    def send_grants(self, grants: Sequence[Grant]) -> None:
-        """Batches to deliver."""
-        for grant in grants:
-            lease = grant.lease
-            self._outgoing.leases.add(
-                batch_index=lease.index,
-                epoch=lease.epoch,
-                attempt=lease.attempt,
-                payload=grant.payload,
-                traceparent=grant.traceparent,
-            )
-        self._ready.set()
-
-    def send_recorded(self, epochs: Sequence[int]) -> None:
-        """Results that the worker may forget."""
-        self._outgoing.recorded_epochs.extend(epochs)
-        self._ready.set()
-
-    def send_revoked(self, epochs: Sequence[int]) -> None:
-        """Leases to give back where the container does not have their batch yet."""
-        self._outgoing.revoked_epochs.extend(epochs)
-        self._ready.set()
-
-    def send_complete(self, traceparent: str) -> None:
-        """POST /on-job-complete."""
-        self._outgoing.job_complete.traceparent = traceparent
-        self._outgoing.job_complete.SetInParent()
-        self._ready.set()
-
-    def send_shutdown(self, reason: str, grace_seconds: float) -> None:
-        """End."""
-        self._outgoing.shutdown.reason = reason
-        self._outgoing.shutdown.grace_seconds = grace_seconds
-        self._ready.set()
-
-    def send_welcome(self, dropped_epochs: Sequence[int], *, keep_replies: bool) -> None:
-        """The worker is let in."""
-        self._outgoing.welcome.keep_replies = keep_replies
-        self._outgoing.welcome.heartbeat_seconds = HEARTBEAT_SECONDS
-        self._outgoing.welcome.dropped_epochs.extend(dropped_epochs)
-        self._ready.set()
-
-    def send_heartbeat(self) -> None:
-        """A sign of life."""
-        self._outgoing.heartbeat.SetInParent()
-        self._ready.set()
-
-    def send_token(self, token: str) -> None:
-        """A new token."""
-        self._outgoing.token = token
-        self._ready.set()
-
-    def close(self, reason: str) -> None:
-        """Cut the stream."""
-        self.closed = self.closed or reason
-        self._ready.set()
-
-    async def messages(self) -> AsyncIterator[Response]:
-        """What to send, until the stream is to end."""
-        while True:
-            await self._ready.wait()
-            self._ready.clear()
-            message, self._outgoing = self._outgoing, Response()
-            if message.ByteSize():
-                yield message
-            if self.closed:
-                return
-
-
 class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     """Serves the work stream."""
 
@@ -143,7 +64,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         reader: asyncio.Task[None] | None = None
         try:
             dropped = run.hello(worker, link, held, results, completing=hello.hello.completing)
-            link.send_welcome(dropped, keep_replies=run.record.spec.options.results is not None)
+            link.send_welcome(dropped, HEARTBEAT_SECONDS, keep_replies=run.record.spec.options.results is not None)
             _obey(run, worker, link, hello)
             reader = asyncio.create_task(self._read(request_iterator, run, worker, identity, link))
             async for message in link.messages():
