@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -15,10 +15,11 @@ from services.common.errors import Category, CortexError
 from services.scheduler.adapters import file_store
 from services.scheduler.adapters.aws import s3
 from services.scheduler.adapters.aws.s3 import S3Store
-from services.scheduler.adapters.aws.session import AwsSession
+from services.scheduler.adapters.aws.session import CONNECTIONS, AwsSession
 from services.scheduler.adapters.file_store import FileStore
 from services.scheduler.domain.model.item_stream import StoredObject
-from services.scheduler.usecases.ports.objects import ObjectStore
+from services.scheduler.usecases.ports.objects import ObjectStore, whole
+from tests.contract.breaking_proxy import breaking_proxy
 from tests.contract.object_servers import AwsServer
 
 PLACES = count(1)
@@ -149,17 +150,17 @@ async def test_a_key_may_hold_any_character(place: Place) -> None:
     for key in odd:
         stored = await place.one(key)
         assert stored.uri == place.base + key
-        assert await place.store.read(stored, 0, stored.size) == b"content"
+        assert await whole(place.store.read(stored, 0, stored.size)) == b"content"
 
 
 async def test_reads_a_range(place: Place) -> None:
     await place.put("x", content=b"0123456789")
     stored = await place.one("x")
     assert stored.size == 10
-    assert await place.store.read(stored, 0, 10) == b"0123456789"
-    assert await place.store.read(stored, 3, 7) == b"3456"
-    assert await place.store.read(stored, 9, 10) == b"9"
-    assert await place.store.read(stored, 4, 4) == b""
+    assert await whole(place.store.read(stored, 0, 10)) == b"0123456789"
+    assert await whole(place.store.read(stored, 3, 7)) == b"3456"
+    assert await whole(place.store.read(stored, 9, 10)) == b"9"
+    assert await whole(place.store.read(stored, 4, 4)) == b""
 
 
 async def test_an_object_that_was_changed_is_not_read(place: Place) -> None:
@@ -168,17 +169,39 @@ async def test_an_object_that_was_changed_is_not_read(place: Place) -> None:
     assert await place.one("x") == before
     await place.put("x", content=b"abcdefghij")
     with pytest.raises(CortexError, match="was changed or removed after it was listed") as caught:
-        await place.store.read(before, 0, 5)
+        await whole(place.store.read(before, 0, 5))
     assert (caught.value.kind, caught.value.category) == ("objects.changed", Category.CONFLICT)
     gone = StoredObject(place.base + "gone", 3, before.tag)
     shorter = StoredObject(before.uri, 20, (await place.one("x")).tag)
     for stored, end in ((gone, 3), (shorter, 20), (shorter, 11)):
         with pytest.raises(CortexError) as caught:
-            await place.store.read(stored, 0, end)
+            await whole(place.store.read(stored, 0, end))
         assert caught.value.kind == "objects.changed"
     with pytest.raises(CortexError) as caught:
-        await place.store.read(shorter, 15, 20)
+        await whole(place.store.read(shorter, 15, 20))
     assert caught.value.kind == "objects.changed"
+
+
+async def test_an_answer_that_breaks_off_is_gone_on_with(seaweedfs: AwsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(3_000_000)
+    async with breaking_proxy(seaweedfs) as (server, proxy), s3_place(server, monkeypatch) as place:
+        await place.put("x", content=content)
+        stored = await place.one("x")
+    async with breaking_proxy(seaweedfs) as (server, proxy), s3_session(server.environ, monkeypatch) as session:
+        proxy.limits = [1_000_000, 5_000, 700_000, 400_000, 200_000]
+        assert await whole(S3Store(session).read(stored, 10, 2_900_000)) == content[10:2_900_000]
+        assert proxy.connections == 6, "each went on where the one before had ended"
+
+
+async def test_a_read_that_is_given_up_leaves_no_connection(
+    seaweedfs: AwsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with s3_place(seaweedfs, monkeypatch) as place:
+        await place.put("x", content=bytes(20_000_000))
+        stored = await place.one("x")
+        for _ in range(CONNECTIONS + 1):
+            async with aclosing(place.store.read(stored, 0, stored.size)) as chunks:
+                assert set(await anext(chunks)) == {0}
 
 
 async def test_writes_the_whole_or_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +221,7 @@ async def test_writes_the_whole_or_nothing(place: Place, monkeypatch: pytest.Mon
         await place.store.write(place.base + "a/b/x", chunks(size, mistake=False))
         stored = await place.one("a/b/x")
         assert stored.size == size * 1024 * 1024
-        content = await place.store.read(stored, 0, stored.size)
+        content = await whole(place.store.read(stored, 0, stored.size))
         assert content == b"".join([chunk async for chunk in chunks(size, mistake=False)])
 
 
@@ -232,7 +255,7 @@ async def test_says_whether_results_can_be_written(place: Place) -> None:
 
 USES: list[Callable[[ObjectStore, str], Any]] = [
     lambda store, uri: anext(aiter(store.list(uri))),
-    lambda store, uri: store.read(StoredObject(uri, 5, '"x"'), 0, 5),
+    lambda store, uri: whole(store.read(StoredObject(uri, 5, '"x"'), 0, 5)),
     lambda store, uri: store.write(uri, once(b"x")),
     lambda store, uri: store.check_writable(uri),
 ]

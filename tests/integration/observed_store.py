@@ -1,6 +1,7 @@
 """A real store of objects that counts what is asked of it, and that can be away, or be in the test's way."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class ObservedStore:
     store: ObjectStore
     reads: list[tuple[str, int, int]] = field(default_factory=list)
     away: bool = False
-    before_read: Callable[[StoredObject, int], Awaitable[None]] | None = None
+    before_chunk: Callable[[StoredObject, int], Awaitable[None]] | None = None
 
     async def list(self, prefix: str, after: str = "") -> AsyncIterator[Sequence[StoredObject]]:
         self._check()
@@ -25,12 +26,18 @@ class ObservedStore:
             yield page
             self._check()
 
-    async def read(self, stored: StoredObject, start: int, end: int) -> bytes:
+    async def read(self, stored: StoredObject, start: int, end: int) -> AsyncGenerator[bytes, None]:
         self._check()
         self.reads.append((stored.uri, start, end))
-        if self.before_read is not None:
-            await self.before_read(stored, start)
-        return await self.store.read(stored, start, end)
+        async with aclosing(self.store.read(stored, start, end)) as chunks:
+            while True:
+                if self.before_chunk is not None:
+                    await self.before_chunk(stored, start)
+                self._check()
+                if not (chunk := await anext(chunks, b"")):
+                    return
+                yield chunk
+                start += len(chunk)
 
     async def write(self, uri: str, chunks: AsyncIterator[bytes]) -> None:
         await self.store.write(uri, chunks)

@@ -14,6 +14,7 @@ import pytest
 
 from cortex.batch.v1 import resources_pb2
 from services.scheduler.domain.model.item_stream import StoredObject
+from services.scheduler.usecases.input import file_source
 from tests.integration.file_jobs import ask, finish, stored_bytes, stream, submit, values
 from tests.integration.observed_store import Directory
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler
@@ -74,7 +75,8 @@ async def test_whatever_crashes_each_item_is_in_one_batch(
     (tmp_path / "inputs").mkdir()
     files, driver, crashes = Directory(tmp_path / "inputs"), ScriptedDriver(), Crashes(seed)
     expected = write_files(files, seed)
-    files.before_read = crashes.at_read
+    monkeypatch.setattr(file_source, "RANGE_BYTES", 1_500_000)
+    files.before_chunk = crashes.at_read
     job_id, seen = "", dict[int, bytes]()
     worker: ScriptedWorker | None = None
     while True:

@@ -15,6 +15,7 @@ import pytest
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.file_store import PARTIAL, FileStore
 from services.scheduler.domain.model.item_stream import StoredObject
+from services.scheduler.usecases.ports.objects import whole
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ async def test_links_may_lead_below_the_root(root: Path) -> None:
     found = await listed(store, f"file://{root}/")
     assert [stored.uri.removeprefix(f"file://{root}/") for stored in found] == ["a/x", "b/x", "c"]
     for stored in found:
-        assert await store.read(stored, 0, stored.size) == b"content"
+        assert await whole(store.read(stored, 0, stored.size)) == b"content"
 
 
 async def test_a_root_may_be_a_link(root: Path, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ async def test_a_root_may_be_a_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     store = FileStore([tmp_path / "link"])
     (stored,) = await listed(store, f"file://{tmp_path}/link/")
-    assert await store.read(stored, 0, 7) == b"content"
+    assert await whole(store.read(stored, 0, 7)) == b"content"
 
 
 async def test_links_out_of_the_root_are_refused(root: Path, outside: Path) -> None:
@@ -115,8 +116,8 @@ async def test_links_out_of_the_root_are_refused(root: Path, outside: Path) -> N
         listed(store, base + "directory"),
         listed(store, base + "directory/"),
         listed(store, base + "file"),
-        store.read(StoredObject(base + "file", 6, ""), 0, 6),
-        store.read(StoredObject(base + "directory/secret", 6, ""), 0, 6),
+        whole(store.read(StoredObject(base + "file", 6, ""), 0, 6)),
+        whole(store.read(StoredObject(base + "directory/secret", 6, ""), 0, 6)),
         store.write(base + "directory/x", once(b"x")),
         store.check_writable(base + "directory/x"),
     ):
@@ -150,7 +151,7 @@ async def test_a_link_that_is_put_there_meanwhile_leads_nowhere(root: Path, outs
         kinds = set()
         for _ in range(300):
             try:
-                assert await store.read(stored, 0, 6) == b"public"
+                assert await whole(store.read(stored, 0, 6)) == b"public"
                 kinds.add("read")
             except CortexError as error:
                 kinds.add(error.kind)
@@ -185,7 +186,7 @@ async def test_special_files_are_no_objects_and_never_opened(root: Path) -> None
         assert await uris(store, f"file://{root}/") == [f"file://{root}/x"]
         for name in ("fifo", "link", "socket"):
             with pytest.raises(CortexError) as caught:
-                await store.read(StoredObject(f"file://{root}/{name}", 0, ""), 0, 1)
+                await whole(store.read(StoredObject(f"file://{root}/{name}", 0, ""), 0, 1))
             assert caught.value.kind == "objects.changed"
 
 
@@ -211,7 +212,7 @@ async def test_what_may_not_be_read_or_written_is_told(another_users: Path) -> N
     store, base = FileStore([another_users]), f"file://{another_users}/"
     (stored,) = await listed(store, base + "x")
     for use in (
-        store.read(stored, 0, 1),
+        whole(store.read(stored, 0, 1)),
         listed(store, base + "closed/"),
         store.write(base + "y", once(b"y")),
         store.check_writable(base + "results/of/job"),
@@ -253,7 +254,7 @@ async def test_a_file_that_was_changed_is_not_read(root: Path, change: str) -> N
             path.unlink()
             path.mkdir()
     with pytest.raises(CortexError) as caught:
-        await store.read(stored, 0, 10)
+        await whole(store.read(stored, 0, 10))
     assert (caught.value.kind, caught.value.category) == ("objects.changed", Category.CONFLICT)
 
 

@@ -17,7 +17,7 @@ import hashlib
 import heapq
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -32,6 +32,9 @@ SCHEME = "file://"
 PAGE_OBJECTS = 1000
 NAMES_AT_ONCE = 65_536
 """Of one directory, kept in memory."""
+
+CHUNK_BYTES = 1024 * 1024
+"""Read at once."""
 
 PARTIAL = ".cortex-partial-"
 """How the names of files begin that are being written."""
@@ -54,10 +57,12 @@ class FileStore:
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
             yield page
 
-    async def read(self, stored: StoredObject, start: int, end: int) -> bytes:
-        """See the port."""
+    async def read(self, stored: StoredObject, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Each chunk is of the file as it was listed. See the port."""
         path = self._path(stored.uri)
-        return await asyncio.to_thread(_read, self._root(path, stored.uri), path, stored, start, end)
+        root = self._root(path, stored.uri)
+        for place in range(start, end, CHUNK_BYTES):
+            yield await asyncio.to_thread(_read, root, path, stored, place, min(place + CHUNK_BYTES, end))
 
     async def write(self, uri: str, chunks: AsyncIterator[bytes]) -> None:
         """Directories that are missing are made. See the port."""
@@ -291,19 +296,12 @@ def _read(root: bytes, path: bytes, stored: StoredObject, start: int, end: int) 
             with _opened(root, path, os.O_RDONLY | os.O_CLOEXEC) as (fd, found):
                 if not stat.S_ISREG(found.st_mode) or _tag(found) != stored.tag:
                     raise object_changed(stored)
-                data = _range(fd, start, end)
-                if len(data) != max(end - start, 0) or _tag(os.fstat(fd)) != stored.tag:
+                data = os.pread(fd, end - start, start)
+                if len(data) != end - start or _tag(os.fstat(fd)) != stored.tag:
                     raise object_changed(stored)
                 return data
         except (FileNotFoundError, NotADirectoryError) as error:
             raise object_changed(stored) from error
-
-
-def _range(fd: int, start: int, end: int) -> bytes:
-    found = os.pread(fd, max(end - start, 0), start)
-    while len(found) < end - start and (more := os.pread(fd, end - start - len(found), start + len(found))):
-        found += more  # the kernel reads 2 GiB at once
-    return found
 
 
 def _tag(found: os.stat_result) -> str:

@@ -1,6 +1,6 @@
 """All stores as one: a URI's scheme says which is meant."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from services.common.errors import CortexError
@@ -23,9 +23,9 @@ class ObjectStores:
         """See the port."""
         return self._store(prefix).list(prefix, after)
 
-    async def read(self, stored: StoredObject, start: int, end: int) -> bytes:
+    def read(self, stored: StoredObject, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """See the port."""
-        return await self._store(stored.uri).read(stored, start, end)
+        return self._store(stored.uri).read(stored, start, end)
 
     async def write(self, uri: str, chunks: AsyncIterator[bytes]) -> None:
         """See the port."""

@@ -10,8 +10,8 @@ the bucket's lifecycle rules may clean it up.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
 from services.common.errors import CortexError
@@ -30,6 +30,9 @@ PARTS_OF_ONE_SIZE = 2000
 
 READ_ATTEMPTS = 3
 """A connection may break while an answer comes in, which the client's own retries do not cover."""
+
+CHUNK_BYTES = 256 * 1024
+"""Of an answer, at most: about what there is at once."""
 
 PAGE_OBJECTS = 1000
 """S3 gives no more at once."""
@@ -64,24 +67,22 @@ class S3Store:
                 return
             asked["ContinuationToken"] = answer["NextContinuationToken"]
 
-    async def read(self, stored: StoredObject, start: int, end: int) -> bytes:
-        """One ranged request. See the port."""
-        if start >= end:
-            return b""
+    async def read(self, stored: StoredObject, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """One ranged request, and another from where an answer breaks off. See the port."""
         attempt = 1
-        while True:
+        while start < end:
             try:
-                data = await self._read(stored, start, end)
+                async with aclosing(self._read(stored, start, end)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                        start += len(chunk)
+                        attempt = 1
             except CortexError as error:
                 if error.kind != "aws.unreachable" or attempt == READ_ATTEMPTS:
                     raise
                 attempt += 1
-            else:
-                if len(data) != end - start:
-                    raise object_changed(stored)
-                return data
 
-    async def _read(self, stored: StoredObject, start: int, end: int) -> bytes:
+    async def _read(self, stored: StoredObject, start: int, end: int) -> AsyncGenerator[bytes, None]:
         bucket, key = split(stored.uri)
         client = await self._session.client("s3")
         with explained(f"reading {stored.uri}"):
@@ -93,11 +94,13 @@ class S3Store:
                 if code_of(error)[0] not in _GONE_CODES:
                     raise
                 raise object_changed(stored) from error
-            if answer["ETag"] != stored.tag:  # a store that does not know If-Match
-                raise object_changed(stored)
-            async with answer["Body"] as body:
-                data: bytes = await body.read()
-        return data
+            body = answer["Body"]
+            async with body:  # its connection is kept, unless there is more to come
+                # A store may not know If-Match, or give less than was asked for.
+                if answer["ETag"] != stored.tag or answer["ContentLength"] != end - start:
+                    raise object_changed(stored)
+                while chunk := await body.read(CHUNK_BYTES):
+                    yield chunk
 
     async def write(self, uri: str, chunks: AsyncIterator[bytes]) -> None:
         """See the port."""

@@ -70,15 +70,16 @@ class PlainFile:
         self._begin = begin
         self._splitter = Splitter(stored.uri, offset=begin.offset, line=begin.line, item=begin.item)
 
-    def steps(self, data: bytes, *, last: bool) -> Iterator[Part]:
+    def steps(self, chunks: Iterable[bytes], *, last: bool) -> Iterator[Part]:
         """The items in the file's next bytes, step by step."""
-        yield self._part(self._splits(data))
+        yield self._part(self._splits(chunks))
         if last:
             yield self._part(self._splitter.finish())
 
-    def _splits(self, data: bytes) -> Iterator[SplitPiece]:
-        for start in range(0, len(data), WINDOW_BYTES):
-            yield from self._splitter.feed(data[start : start + WINDOW_BYTES])
+    def _splits(self, chunks: Iterable[bytes]) -> Iterator[SplitPiece]:
+        for chunk in chunks:
+            for start in range(0, len(chunk), WINDOW_BYTES):
+                yield from self._splitter.feed(chunk[start : start + WINDOW_BYTES])
 
     def _part(self, splits: Iterable[SplitPiece]) -> Part:
         pieces: list[Piece] = []
@@ -113,9 +114,9 @@ class PackedFile:
         self._splitter = Splitter(stored.uri, offset=begin.offset, line=begin.line, item=begin.item)
         self._done = begin.offset
 
-    def steps(self, data: bytes, *, last: bool) -> Iterator[Part]:
+    def steps(self, chunks: Iterable[bytes], *, last: bool) -> Iterator[Part]:
         """The items in what the file's next bytes unpack to, step by step."""
-        for step in self._gunzip.feed(data):
+        for step in chain.from_iterable(map(self._gunzip.feed, chunks)):
             fresh = step[self._done :]
             self._done -= len(step) - len(fresh)
             yield self._part(self._splitter.feed(fresh))

@@ -16,7 +16,7 @@ from services.common.errors import Category, CortexError
 from services.scheduler.domain.errors import OBJECT_CHANGED
 from services.scheduler.domain.model.item_stream import PlacedPiece, Reference, StoredObject
 from services.scheduler.usecases.ports.ledger import InputLedger
-from services.scheduler.usecases.ports.objects import ObjectStore
+from services.scheduler.usecases.ports.objects import ObjectStore, whole
 
 FETCH_BYTES = 4 * 1024 * 1024
 """In one request, unless a single piece is larger."""
@@ -101,7 +101,7 @@ class InputReader:
             raise UnreadableError(self._lost[1])
         end = min(run[-1][1].start + run[-1][1].length, source.size)
         try:
-            data = await self._objects.read(source, start, end)
+            data = await whole(self._objects.read(source, start, end))
             checked = [_checked(reference, data, start) for _, reference in run]
         except CortexError as error:
             if error.kind == OBJECT_CHANGED:

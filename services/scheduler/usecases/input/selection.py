@@ -40,9 +40,24 @@ class PatientObjects:
             yield page
             after = page[-1].uri if page else after
 
-    async def read(self, stored: StoredObject, start: int, end: int) -> bytes:
-        """See `ObjectStore`."""
-        return await self.patience(lambda: self.objects.read(stored, start, end))
+    async def read(self, stored: StoredObject, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Goes on where it broke off. See `ObjectStore`."""
+        chunks = self.objects.read(stored, start, end)
+
+        async def next_chunk() -> bytes:
+            nonlocal chunks
+            try:
+                return await anext(chunks, b"")
+            except CortexError:
+                chunks = self.objects.read(stored, start, end)  # one that raised is over
+                raise
+
+        try:
+            while chunk := await self.patience(next_chunk):
+                start += len(chunk)
+                yield chunk
+        finally:
+            await chunks.aclose()
 
 
 class Selection:

@@ -1,6 +1,7 @@
 """Files and objects."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from services.scheduler.domain.model.item_stream import StoredObject
@@ -21,8 +22,8 @@ class ReadableObjects(Protocol):
         `/`), are not listed.
         """
 
-    async def read(self, stored: StoredObject, start: int, end: int) -> bytes:
-        """The bytes of a range.
+    def read(self, stored: StoredObject, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of a range, as they come: what nobody asks for yet is not taken from the store. To be closed.
 
         Raises `CortexError` (`objects.changed`, category CONFLICT) when it is gone or not what was listed any more.
         """
@@ -36,3 +37,9 @@ class ObjectStore(ReadableObjects, Protocol):
 
     async def check_writable(self, uri_prefix: str) -> None:
         """Raise `CortexError` when nothing can be written there."""
+
+
+async def whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
+    """What a read gives, at once."""
+    async with aclosing(chunks):
+        return b"".join([chunk async for chunk in chunks])
