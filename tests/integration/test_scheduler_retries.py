@@ -8,6 +8,7 @@ import pytest
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2, worker_service_pb2
 from services.scheduler.domain import leases
+from services.scheduler.usecases.running import worker_pool
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler
 
 Batch = resources_pb2.Batch
@@ -33,12 +34,12 @@ def retries(made: pb.SubmitJobRequest, max_attempts: int, *on: int, seconds: flo
     return made
 
 
-async def begin(kit: Kit, asked: pb.SubmitJobRequest) -> tuple[str, ScriptedWorker]:
+async def begin(kit: Kit, asked: pb.SubmitJobRequest, credit: int = 64) -> tuple[str, ScriptedWorker]:
     """Submit a job, and be its worker."""
     await kit.deploy()
     job_id = (await kit.batch.SubmitJob(asked)).job.job_id
     worker = await kit.worker()
-    await worker.open(credit=64)
+    await worker.open(credit=credit)
     return job_id, worker
 
 
@@ -183,19 +184,51 @@ async def test_a_batch_that_keeps_failing_is_halved_until_the_bad_items_are_alon
 
 
 async def test_an_item_that_kills_containers_is_found_by_halving(tmp_path: Path, driver: ScriptedDriver) -> None:
-    asked = request(["fine", "poison"], batch_size=2)
+    asked = request(["poison", 1, 2, 3], batch_size=4)
     asked.split_failed = True
     async with scheduler(tmp_path, driver) as kit:
         job_id, worker = await begin(kit, asked)
+        crashes = 0
         while not worker.complete.is_set():
             await worker.until(lambda: bool(worker.leases) or worker.complete.is_set())
-            for lease in list(worker.leases.values()):
-                if b"poison" in lease.payload:
-                    await worker.give_back(lease, lost=True)
-                else:
-                    await worker.send(worker.result(lease))
+            bad = [lease for lease in worker.leases.values() if b"poison" in lease.payload]
+            for lease in bad:
+                crashes += 1
+                await crash(worker, lease, crashes)
+            if not bad and crashes < 2 * leases.MAX_LOSSES:  # the good half waits in the worker meanwhile
+                await worker.until(lambda: any(b"poison" in lease.payload for lease in worker.leases.values()))
+            elif not bad:
+                crashes = 2 * leases.MAX_LOSSES
+                await worker.send(*(worker.result(lease) for lease in worker.leases.values()))
         await worker.answer_completion()
         job = await kit.until(job_id, lambda job: job.HasField("end_time"))
         [failed] = await listed(kit, job_id, Batch.STATE_FAILED)
         assert (failed.items_json, failed.error) == ('["poison"]', "3 workers were lost while they had this batch")
-        assert (job.batch_counts.succeeded, job.metrics.failed) == (1, 0)
+        assert (job.batch_counts.succeeded, job.metrics.failed) == (2, 0)
+
+
+async def test_containers_that_no_batch_survives_end_a_job_that_halves(tmp_path: Path, driver: ScriptedDriver) -> None:
+    asked = request([*range(200)], batch_size=2)
+    asked.split_failed = True
+    async with scheduler(tmp_path, driver) as kit:
+        job_id, worker = await begin(kit, asked)
+        crashes = 0
+        while not worker.shutdown.is_set():
+            await worker.until(lambda: bool(worker.leases) or worker.shutdown.is_set())
+            for lease in [*worker.leases.values()][:1]:
+                crashes += 1
+                await crash(worker, lease, crashes)
+        job = await kit.until(job_id, lambda job: job.HasField("end_time"))
+        assert job.status == Job.STATUS_WORKER_ERROR
+        assert "worker 0 failed 5 times in a row" in job.reason
+        halved = await listed(kit, job_id, Batch.STATE_SPLIT)
+        assert len(halved) <= worker_pool.MAX_EXCUSES + worker_pool.MAX_FAILED_STARTS, "of a hundred"
+
+
+async def crash(worker: ScriptedWorker, lease: worker_service_pb2.Lease, times: int) -> None:
+    """The container dies with a batch, for so many times in a row, and is started again."""
+    message = worker_service_pb2.WorkRequest()
+    message.health.phase = worker_service_pb2.Health.PHASE_READY
+    message.health.failed_starts = times
+    await worker.say(message)
+    await worker.give_back(lease, lost=True)

@@ -71,6 +71,7 @@ class Batches:
         on_recorded: Callable[[], None],
         on_grown: Callable[[int], None],
         on_delivered: Callable[[Worker], None],
+        on_halved: Callable[[], None],
         on_trouble: Callable[[], None],
     ) -> None:
         self._clock = around.clock
@@ -82,6 +83,7 @@ class Batches:
         self._on_ready = on_ready
         self._on_recorded = on_recorded
         self._on_delivered = on_delivered
+        self._on_halved = on_halved
         self._frozen = False
         self._book = LeaseBook(ledger.generation)
         self._feed = Feed(ledger, objects, job.spec.job_id, self._book, on_ready, self._lose, on_trouble)
@@ -304,6 +306,7 @@ class Batches:
 
     def _split(self, outcome: Outcome, halves: Halves) -> None:
         if not self._frozen:
+            self._on_halved()
             self._recorder.split(outcome, halves)
 
     def _free(self, reporter: Worker, lease: Lease | None) -> None:

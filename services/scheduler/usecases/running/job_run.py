@@ -81,6 +81,7 @@ class JobRun:
             on_recorded=self._on_recorded,
             on_grown=lambda known: self._input.grown(known),
             on_delivered=self._pool.delivered,
+            on_halved=self._pool.excuse,
             on_trouble=self.changes.tell,
         )
         """What workers report goes there."""

@@ -40,6 +40,8 @@ class Worker:
     credit_batches: int = 0
     credit_bytes: int = 0
     held_bytes: int = 0
+    excused: int = 0
+    """Of `health.failed_starts`, those for which a batch is to blame."""
     delivered: bool = False
     """It has finished a batch since its start."""
     leaving: bool = False

@@ -24,6 +24,10 @@ from services.scheduler.usecases.running.worker import Health, Phase, Worker
 log = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 5
+"""In a row, without a finished batch, until a worker counts as hopeless."""
+
+MAX_EXCUSES = 4
+"""In a row, without a finished batch, until a halved batch excuses its workers' failures no more."""
 
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 
@@ -64,6 +68,7 @@ class WorkerPool:
         self._on_hopeless = on_hopeless
         self._spawn = spawn
         self._failed_starts: Counter[int] = Counter()  # by slot: dequeuers in a row that ended without a batch
+        self._excuses = 0  # in a row
         self._starting = 0
         self._waiting: set[int] = set()  # slots whose workers will be started soon
         self._ended = asyncio.Event()
@@ -173,25 +178,38 @@ class WorkerPool:
     def health_changed(self, worker: Worker, health: Health) -> None:
         """A worker's containers changed."""
         worker.health = health
+        worker.excused = min(worker.excused, health.failed_starts)
+        failed = health.failed_starts - worker.excused
         worker.leaving |= health.phase is Phase.TERMINATING
         if health.phase is Phase.READY:
             self._trace.worker_ready(worker.record)
         self.readiness.look()
         if health.cannot_start:
             self._on_hopeless(JobStatus.WORKER_ERROR, f"worker {worker.record.slot}: {health.reason}")
-        elif health.failed_starts >= MAX_FAILED_STARTS:
+        elif failed >= MAX_FAILED_STARTS:
             status = JobStatus.WORKER_OOM if health.out_of_memory else JobStatus.WORKER_ERROR
             self._on_hopeless(
                 status,
-                f"worker {worker.record.slot} failed {health.failed_starts} times in a row without finishing a batch: "
-                f"{health.reason}",
+                _hopeless(worker.record.slot, failed, health.reason),
             )
 
     def delivered(self, worker: Worker) -> None:
         """A worker finished a batch: its restart budget is given back."""
+        self._excuses = 0
         if not worker.delivered:
             worker.delivered = True
             self._failed_starts.pop(worker.record.slot, None)
+
+    def excuse(self) -> None:
+        """A batch was halved, maybe because it kills containers: these failures are not the workers'.
+
+        Where nothing is ever finished in between, the containers are to blame after all.
+        """
+        if self._excuses < MAX_EXCUSES:
+            self._excuses += 1
+            self._failed_starts.clear()
+            for worker in self.members.values():
+                worker.excused = worker.health.failed_starts
 
     # Losing
 
@@ -239,7 +257,7 @@ class WorkerPool:
         if failed >= MAX_FAILED_STARTS:
             self._on_hopeless(
                 JobStatus.WORKER_ERROR,
-                f"worker {slot} failed {failed} times in a row without finishing a batch: {reason}",
+                _hopeless(slot, failed, reason),
             )
             return
         delay = BACKOFF_SECONDS[min(max(failed - 1, 0), len(BACKOFF_SECONDS) - 1)]
@@ -302,3 +320,7 @@ class WorkerPool:
         return Counter(
             (Phase.TERMINATING if worker.leaving else worker.health.phase).value for worker in self.members.values()
         )
+
+
+def _hopeless(slot: int, failed: int, reason: str) -> str:
+    return f"worker {slot} failed {failed} times in a row without finishing a batch: {reason}"
