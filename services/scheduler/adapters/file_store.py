@@ -173,9 +173,20 @@ class _Walk:
         except FileNotFoundError:
             return None  # removed meanwhile
         if stat.S_ISLNK(found.st_mode):
-            with _opened(self._root, inside + name, None) as (_, found):
-                pass
+            found = self._target(fd, inside, name)
         return StoredObject(_uri(inside + name), found.st_size, _tag(found)) if stat.S_ISREG(found.st_mode) else None
+
+    def _target(self, fd: int, inside: bytes, name: bytes) -> os.stat_result:
+        """What a link leads to."""
+        try:
+            with _opened(self._root, inside + name, None) as (_, found):
+                return found
+        except FileNotFoundError as error:
+            target = os.fsdecode(os.readlink(name, dir_fd=fd))
+            what = (
+                f"{_uri(inside + name)} is a link to {target}, where nothing is: remove it, or ask for paths beside it"
+            )
+            raise CortexError("files.not_found", what) from error
 
 
 @contextmanager

@@ -46,5 +46,5 @@ def _post(url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
             )
             answer.close()
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        return 0, f"{url} cannot be reached: {error}"
+        return 0, f"{url} cannot be reached: {error.__cause__ or error}"  # the library's own words are for programmers
     return answer.status, "" if 200 <= answer.status < 300 else f"{url} answered {answer.status}"
