@@ -18,6 +18,7 @@ from services.common.errors import Category, CortexError
 from services.scheduler.adapters.local_workers import namespaces
 from services.scheduler.adapters.local_workers.directories import WorkerDirectories
 from tests.integration.local_worker_kit import Workers, api, job, processes_of, script
+from tests.waiting import wait_for
 
 SERVER = r"""
 import http.server, os, sys
@@ -198,9 +199,9 @@ async def test_a_new_worker_in_a_slot_finds_mnt_empty(tmp_path: Path) -> None:
             await workers.driver.kill(again)
             await workers.driver.kill(worker)
         third = await workers.start(version, of=job("0"))
-        await workers.says("api", "mnt:", of=job("0"))
-        texts = (tmp_path / "logs" / "hello" / "0" / "0" / "api.jsonl").read_text()
-        assert re.findall(r"mnt:(\d)", texts)[0] == "0"
+        kept = tmp_path / "logs" / "hello" / "0" / "0" / "api.jsonl"
+        await asyncio.to_thread(wait_for, "the third says it too", lambda: kept.read_text().count("mnt:") == 2)
+        assert re.findall(r"mnt:(\d)", kept.read_text()) == ["0", "0"]
         assert third.pid in processes_of(third)
 
 

@@ -99,8 +99,10 @@ class ContainerRunner:
             self.reason = ended.reason
             self._plan.output.note(f"cortex: container `{self._plan.name}` {ended.reason}")
             self._events.exited(ended, progressed=progressed)
+            # What cannot be started will not be after a while either: its job ends.
+            delay = None if self.cannot_start else backoff_seconds(failures)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), backoff_seconds(failures))
+                await asyncio.wait_for(self._stopping.wait(), delay)
             self.backing_off = False
 
     def stop(self) -> None:

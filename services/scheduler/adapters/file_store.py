@@ -13,6 +13,7 @@ A file is written under another name, which no listing shows, and renamed once i
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import heapq
 import os
@@ -227,10 +228,32 @@ class _Target:
 
     def open(self) -> None:
         self._directory = _made(self._root, self._parent)
-        with suppress(FileNotFoundError):
-            os.unlink(self._partial, dir_fd=self._directory)  # left by a writer that was killed
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self._partial, flags, 0o666, dir_fd=self._directory)
+        while not self._is_there():  # its last writer may just have taken it away
+            if self._fd >= 0:
+                os.close(self._fd)
+            # It may be there, left by a writer that was killed; or be a pipe, whose opening must not wait.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self._partial, flags, 0o666, dir_fd=self._directory)
+            self._lock()
+        os.ftruncate(self._fd, 0)
+
+    def _lock(self) -> None:
+        """Make this the file's only writer; the lock ends with the descriptor, however that ends."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._fd)
+            self._fd = -1  # not ours to remove
+            what = f"{os.fsdecode(self._name)} is being written by somebody else too"
+            raise CortexError("files.written_twice", what, Category.CONFLICT) from error
+
+    def _is_there(self) -> bool:
+        """Whether the name still stands for what was opened."""
+        try:
+            found = os.stat(self._partial, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return self._fd >= 0 and found.st_ino == os.fstat(self._fd).st_ino
 
     def add(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
@@ -239,19 +262,16 @@ class _Target:
 
     def complete(self) -> None:
         os.fsync(self._fd)
-        if os.stat(self._partial, dir_fd=self._directory).st_ino != os.fstat(self._fd).st_ino:
-            what = f"{os.fsdecode(self._name)} is being written by somebody else too"
-            raise CortexError("files.written_twice", what, Category.CONFLICT)
         os.rename(self._partial, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._complete = True
         os.fsync(self._directory)
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            if not self._complete:
+            if not self._complete:  # while it is locked, so that it is nobody else's
                 with suppress(OSError):
                     os.unlink(self._partial, dir_fd=self._directory)
+            os.close(self._fd)
         if self._directory >= 0:
             os.close(self._directory)
 
