@@ -51,6 +51,7 @@ from services.scheduler.usecases.ports.workers import WorkerDriver
 from services.scheduler.usecases.running.jobs import Jobs
 from services.scheduler.usecases.running.surroundings import Surroundings
 from services.scheduler.usecases.submitting.accept import Accept
+from services.scheduler.usecases.submitting.needs import Needs
 from services.scheduler.usecases.submitting.retry import Retry
 from services.scheduler.usecases.submitting.submit import Submit
 from services.scheduler.usecases.submitting.submit_stream import SubmitStream
@@ -130,26 +131,22 @@ class Scheduler:
         newest = await ledger.jobs(limit=1)
         ids = JobIds(newest[0].spec.job_id if newest else "")
         accept = Accept(ledger, jobs, around.trace)
-        submit = Submit(ledger, objects, clock, ids, queues, _request_traceparent, accept, publisher)
-        retry = Retry(ledger, objects, clock, jobs, ids, queues, _request_traceparent, accept, publisher)
+        needs = Needs(objects, queues, publisher)
+        submit = Submit(ledger, objects, clock, ids, _request_traceparent, needs, accept)
+        retry = Retry(ledger, objects, clock, jobs, ids, _request_traceparent, needs, accept)
         server = grpc.aio.server(
             interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
-        )
-        deploy, pages, logs = (
-            Deploy(ledger, clock, settings.node_groups),
-            BatchPages(ledger, objects, jobs),
-            LogFiles(settings.data_dir / "logs"),
         )
         batch = BatchServicer(
             Apis(ledger, jobs),
             jobs,
-            deploy,
+            Deploy(ledger, clock, settings.node_groups),
             submit,
             SubmitStream(submit, ledger, jobs),
             retry,
-            pages,
+            BatchPages(ledger, objects, jobs),
             TailResults(ledger, objects, jobs),
-            logs,
+            LogFiles(settings.data_dir / "logs"),
         )
         batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)

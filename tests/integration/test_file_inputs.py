@@ -15,7 +15,7 @@ from cortex.batch.v1.resources_pb2 import Batch
 from services.common.grpc_errors import from_rpc_error
 from services.scheduler.domain.model.item_stream import StoredObject
 from services.scheduler.usecases import patience
-from services.scheduler.usecases.submitting import submit as submitting
+from services.scheduler.usecases.submitting import needs
 from tests.integration.file_jobs import ask, finish, over, split, stored_bytes, stream, submit, values, work
 from tests.integration.observed_store import Directory
 from tests.integration.scheduler_kit import Job, ScriptedDriver, scheduler
@@ -160,7 +160,7 @@ async def test_a_store_that_hangs_refuses_a_job_in_time(
         await asyncio.Event().wait()
         yield []
 
-    monkeypatch.setattr(submitting, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(needs, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(files, "list", hang)
     async with scheduler(tmp_path, driver, objects=files) as kit:
         await kit.deploy()

@@ -16,14 +16,13 @@ from services.scheduler.domain.model.job import JobRecord, JobStatus, RequestKey
 from services.scheduler.domain.model.options import Options, Results
 from services.scheduler.domain.numbers import check_workers
 from services.scheduler.usecases.input.retry_input import Chunk, failed_batches
-from services.scheduler.usecases.output.publish import Publisher
 from services.scheduler.usecases.ports.clock import Clock
-from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.running.job_view import JobView
 from services.scheduler.usecases.running.jobs import Jobs
 from services.scheduler.usecases.submitting.accept import Accept
+from services.scheduler.usecases.submitting.needs import Needs
 
 _ATTEMPTED = (JobStatus.SUCCEEDED, JobStatus.COMPLETED_WITH_FAILURES)
 """Every batch was attempted: what failed again is with that job."""
@@ -38,11 +37,10 @@ class Retry:
     clock: Clock
     jobs: Jobs
     ids: JobIds
-    queues: DeadLetterQueues
     traceparent: Callable[[], str]
     """The trace context of the request under way."""
+    needs: Needs
     accept: Accept
-    publisher: Publisher
 
     async def __call__(
         self, api_name: str, job_id: str, workers: int | None, request: RequestKey | None = None
@@ -53,7 +51,7 @@ class Retry:
 
         Raises `CortexError`: `job.not_found`, `resources.api_not_deployed`, `job.job_is_in_progress`,
         `job.no_failed_batches`, `job.already_retried`, `job.items_not_readable`, `job.idempotency_key_reused`, and
-        what `DeadLetterQueues.check` raises.
+        what `Needs.check` raises.
         """
         if workers is not None:
             check_workers(workers)
@@ -64,8 +62,6 @@ class Retry:
         api = await self.ledger.api(api_name)
         if api is None:
             raise api_not_deployed(api_name)
-        if old.spec.dead_letter_queue is not None:
-            await self.queues.check(old.spec.dead_letter_queue.arn)
         first, left_out = await self._first_chunk(old)
         now_ns = self.clock.now_ns()
         new_id = self.ids.new(now_ns)
@@ -80,7 +76,7 @@ class Retry:
             source=None,
             options=_beside(old.spec.options, new_id),
         )
-        await self.publisher.check(spec)
+        await self.needs.check(spec)
         view = await self.accept(
             spec, first.pieces, first.segments, first.cursor, request=request, earlier_retry=old.retried_by
         )

@@ -1,35 +1,30 @@
 """Submitting a job: everything is checked before anything is stored."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
-from services.common.errors import Category, CortexError
 from services.scheduler.domain.errors import api_not_deployed
 from services.scheduler.domain.items import read_items
 from services.scheduler.domain.job_id import JobIds
 from services.scheduler.domain.model.batch import Cursor, Segment
-from services.scheduler.domain.model.item_stream import SourceKind
 from services.scheduler.domain.model.job import JobSpec, RequestKey
 from services.scheduler.domain.partition import Partitioner
 from services.scheduler.domain.submission import Submission, validate
 from services.scheduler.usecases.input.selection import Selection
 from services.scheduler.usecases.input.stream_source import StreamSource
-from services.scheduler.usecases.output.publish import Publisher
 from services.scheduler.usecases.ports.clock import Clock
-from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.running.job_view import JobView
 from services.scheduler.usecases.submitting.accept import Accept
+from services.scheduler.usecases.submitting.needs import Needs
 
 FIRST_SEGMENTS = 64
 """Segments that are written with the job; the rest is split while work goes on."""
 SMALL_INPUT_CHARACTERS = 64 * 1024
 """Read in less time than a thread takes to start."""
-LOOK_SECONDS = 40.0
-"""For a look at the files, the queue and the place for results: less than a client waits for its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +35,10 @@ class Submit:
     objects: ObjectStore
     clock: Clock
     ids: JobIds
-    queues: DeadLetterQueues
     traceparent: Callable[[], str]
     """The trace context of the request under way."""
+    needs: Needs
     accept: Accept
-    publisher: Publisher
 
     async def check(self, api_name: str, submission: Submission) -> AsyncGenerator[str, None]:
         """Say what is wrong with a submission, if anything, and store nothing. Gives the files that it means."""
@@ -96,30 +90,8 @@ class Submit:
             options=checked.options,
             source=checked.source,
         )
-        async with _soon():
-            await self._look(spec)
+        await self.needs.check(spec)
         return spec, pieces
-
-    async def _look(self, spec: JobSpec) -> None:
-        """Raise `CortexError` when something that the job needs is not there."""
-        if spec.source is not None and spec.source.kind is not SourceKind.STREAM:
-            await Selection(self.objects, spec.source).check()
-        if spec.dead_letter_queue is not None:
-            await self.queues.check(spec.dead_letter_queue.arn)
-        await self.publisher.check(spec)
-
-
-@asynccontextmanager
-async def _soon() -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            yield
-    except TimeoutError as error:
-        text = (
-            f"what the job needs (files, queue, place for results) could not be looked at in {LOOK_SECONDS:g} s, and "
-            "there is no job: is the store away? Check the network and AWS_ENDPOINT_URL"
-        )
-        raise CortexError("aws.unreachable", text, Category.UNAVAILABLE) from error
 
 
 async def _read(items_json: str, batch_size: int) -> list[bytes]:
