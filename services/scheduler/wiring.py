@@ -30,10 +30,10 @@ from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
 from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
 from services.scheduler.adapters.log_files import LogFiles
-from services.scheduler.adapters.notice_sender import HttpNoticeSender
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.adapters.tokens import JwtTokens
+from services.scheduler.adapters.webhook_sender import HttpWebhookSender
 from services.scheduler.api.batch_servicer import BatchServicer
 from services.scheduler.api.worker_servicer import WorkerServicer
 from services.scheduler.domain.job_document import job_document
@@ -112,7 +112,7 @@ class Scheduler:
         """Put the parts together and bind the addresses. Raises `CortexError` when one is taken."""
         publisher = Publisher(ledger, objects)
         clock, tokens = SystemClock(), JwtTokens(ledger.secret)
-        webhooks = Webhooks(ledger, clock, HttpNoticeSender())
+        webhooks = Webhooks(ledger, clock, HttpWebhookSender())
         around = Surroundings(
             ledger=ledger,
             objects=objects,

@@ -113,9 +113,9 @@ async def test_a_receiver_is_told_of_the_end_once_and_signed(
         delivery = await stored(kit, job_id)
         assert (delivery.url, delivery.attempts, delivery.error) == (receiver.url, 1, "")
         assert delivery.HasField("delivered_time")
-        assert await kit.ledger.notices(10) == []
+        assert await kit.ledger.due_webhooks(10) == []
     async with scheduler(tmp_path, driver) as kit:  # a restart does not tell it again
-        assert await kit.ledger.notices(10) == []
+        assert await kit.ledger.due_webhooks(10) == []
     assert receiver.got.empty()
 
 
@@ -153,14 +153,14 @@ async def test_a_receiver_that_wants_none_or_keeps_failing_is_given_up(
         for _ in range(attempts):
             await receiver.next()
         async with asyncio.timeout(10):
-            while await kit.ledger.notices(10):
+            while await kit.ledger.due_webhooks(10):
                 await asyncio.sleep(0.01)  # as above
         delivery = (await kit.job(job_id)).webhook
         assert (delivery.attempts, delivery.error) == (attempts, f"{receiver.url} answered {status}; given up")
     assert receiver.got.empty()
 
 
-async def test_a_notice_that_is_due_survives_a_restart(
+async def test_a_webhook_that_is_due_survives_a_restart(
     tmp_path: Path, driver: ScriptedDriver, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "DELAYS_SECONDS", (1,))

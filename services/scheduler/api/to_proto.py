@@ -88,11 +88,11 @@ def job(view: JobView) -> resources_pb2.Job:
     message.batch_counts.failed = tally.batches_failed
     message.metrics.CopyFrom(_metrics(tally))
     message.retried_by = view.job.retried_by
-    if view.job.notice is not None:
-        message.webhook.attempts = view.job.notice.attempts
-        message.webhook.error = view.job.notice.error
-        if view.job.notice.delivered_ns is not None:
-            message.webhook.delivered_time.CopyFrom(timestamp(view.job.notice.delivered_ns))
+    if view.job.webhook is not None:
+        message.webhook.attempts = view.job.webhook.attempts
+        message.webhook.error = view.job.webhook.error
+        if view.job.webhook.delivered_ns is not None:
+            message.webhook.delivered_time.CopyFrom(timestamp(view.job.webhook.delivered_ns))
     if view.progress is not None:
         message.progress.batches_per_second = view.progress.batches_per_second
         if view.progress.eta_seconds is not None:

@@ -26,7 +26,7 @@ def job_document(job: JobRecord) -> str:
     return msgspec.json.encode(document).decode()
 
 
-def notice(job: JobRecord) -> str:
+def webhook_document(job: JobRecord) -> str:
     """What a receiver is told of a job that is over: a JSON object."""
     state, tally = job.state, job.tally
     data = {

@@ -1,6 +1,6 @@
 """Tells receivers of jobs that are over, as Standard Webhooks describes it (standardwebhooks.com, version 1).
 
-That a job's receiver is to be told is on disk with the job's end, and so is every attempt to do it: a notice survives
+That a job's receiver is to be told is on disk with the job's end, and so is every attempt to do it: a webhook survives
 restarts and is sent until it is taken, or until its receiver has failed for three days. It may arrive twice; its
 `webhook-id` is then the same.
 """
@@ -12,13 +12,13 @@ import hmac
 import logging
 
 from services.common.errors import CortexError
-from services.scheduler.domain.job_document import notice
-from services.scheduler.domain.model.job import JobRecord, Notice
+from services.scheduler.domain.job_document import webhook_document
+from services.scheduler.domain.model.job import JobRecord, WebhookStatus
 from services.scheduler.domain.model.options import Webhook
 from services.scheduler.domain.options import webhook_key
 from services.scheduler.usecases.ports.clock import Clock
 from services.scheduler.usecases.ports.ledger import Ledger
-from services.scheduler.usecases.ports.notices import NoticeSender
+from services.scheduler.usecases.ports.webhooks import WebhookSender
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ LEDGER_RETRY_SECONDS = 5.0
 class Webhooks:
     """Sends what is due."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, sender: NoticeSender) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, sender: WebhookSender) -> None:
         self._ledger = ledger
         self._clock = clock
         self._sender = sender
@@ -59,7 +59,7 @@ class Webhooks:
     async def _start_due(self, tasks: asyncio.TaskGroup) -> float | None:
         """Begin what is due; seconds until there is more to do, None when that will be told."""
         try:
-            known = await self._ledger.notices(limit=2 * SENT_AT_ONCE)
+            known = await self._ledger.due_webhooks(limit=2 * SENT_AT_ONCE)
         except CortexError as error:
             log.error("webhooks cannot be read, trying again: %s", error.message)
             return LEDGER_RETRY_SECONDS
@@ -79,7 +79,7 @@ class Webhooks:
         try:
             job = await self._ledger.job(job_id)
             if job is not None and job.spec.options.webhook is not None:
-                await self._ledger.set_notice(job_id, await self._attempt(job, job.spec.options.webhook))
+                await self._ledger.set_webhook(job_id, await self._attempt(job, job.spec.options.webhook))
         except CortexError as error:
             log.error("job %s: its webhook waits for the ledger: %s", job_id, error.message)
             await asyncio.sleep(LEDGER_RETRY_SECONDS)
@@ -87,20 +87,20 @@ class Webhooks:
             self._sending.discard(job_id)
             self._wanted.set()
 
-    async def _attempt(self, job: JobRecord, webhook: Webhook) -> Notice:
+    async def _attempt(self, job: JobRecord, webhook: Webhook) -> WebhookStatus:
         """Send once; how it stands then."""
-        attempts = (job.notice.attempts if job.notice is not None else 0) + 1
-        body = notice(job).encode()
+        attempts = (job.webhook.attempts if job.webhook is not None else 0) + 1
+        body = webhook_document(job).encode()
         now_ns = self._clock.now_ns()
         status, error = await self._sender.send(
             webhook.url, signed_headers(webhook, job.spec.job_id, now_ns, body), body
         )
         if not error:
-            return Notice(attempts, None, self._clock.now_ns(), "")
+            return WebhookStatus(attempts, None, self._clock.now_ns(), "")
         log.warning("job %s: its webhook was not taken (attempt %d): %s", job.spec.job_id, attempts, error)
         if status == GONE or attempts > len(DELAYS_SECONDS):
-            return Notice(attempts, None, None, f"{error}; given up")
-        return Notice(attempts, self._clock.now_ns() + DELAYS_SECONDS[attempts - 1] * 10**9, None, error)
+            return WebhookStatus(attempts, None, None, f"{error}; given up")
+        return WebhookStatus(attempts, self._clock.now_ns() + DELAYS_SECONDS[attempts - 1] * 10**9, None, error)
 
 
 def signed_headers(webhook: Webhook, job_id: str, now_ns: int, body: bytes) -> dict[str, str]:

@@ -19,9 +19,9 @@ from services.scheduler.domain.model.job import (
     JobSpec,
     JobState,
     JobStatus,
-    Notice,
     RequestKey,
     Tally,
+    WebhookStatus,
 )
 from services.scheduler.domain.model.options import DeadLetterQueue, Options
 
@@ -32,7 +32,7 @@ _COLUMNS = (
     " batches_succeeded, batches_failed, batches_split, attempts_succeeded, attempts_failed, succeeded_seconds,"
     " buckets, next_index, input_offset, input_done, input_position, low_water, retry_of, retried_by,"
     " options_json, source_json, workers_now, paused,"
-    " notices.attempts, due_ns, delivered_ns, error"
+    " webhooks.attempts, due_ns, delivered_ns, error"
 )
 
 
@@ -113,7 +113,7 @@ class JobTables(Tables):
             )
             if state.status.final:
                 connection.execute(
-                    "INSERT OR IGNORE INTO notices SELECT job, 0, ?, NULL, '' FROM submissions"
+                    "INSERT OR IGNORE INTO webhooks SELECT job, 0, ?, NULL, '' FROM submissions"
                     " WHERE job = ? AND json_extract(options_json, '$.webhook') IS NOT NULL",
                     (state.ended_ns or 0, key),
                 )
@@ -162,7 +162,7 @@ def _job_of(row: Sequence[Any]) -> JobRecord:
         low_water,
         retried_by,
         Control(workers, bool(paused)),
-        None if row[35] is None else Notice(*row[35:]),
+        None if row[35] is None else WebhookStatus(*row[35:]),
     )
 
 
@@ -189,6 +189,6 @@ def tally_columns(tally: Tally) -> tuple[Any, ...]:
 def _jobs_query(conditions: Sequence[str]) -> str:
     return (
         f"SELECT {_COLUMNS} FROM jobs JOIN submissions ON submissions.job = key"  # noqa: S608  # constants
-        " LEFT JOIN notices ON notices.job = key"
+        " LEFT JOIN webhooks ON webhooks.job = key"
         f" WHERE {' AND '.join(conditions)} ORDER BY job_id LIMIT :limit"
     )

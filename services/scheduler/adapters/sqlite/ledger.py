@@ -16,9 +16,9 @@ from services.scheduler.adapters.sqlite import database
 from services.scheduler.adapters.sqlite.apis import ApiTables
 from services.scheduler.adapters.sqlite.input import InputTables
 from services.scheduler.adapters.sqlite.jobs import JobTables
-from services.scheduler.adapters.sqlite.notices import NoticeTables
 from services.scheduler.adapters.sqlite.outcomes import OutcomeTables
 from services.scheduler.adapters.sqlite.readers import Readers
+from services.scheduler.adapters.sqlite.webhooks import WebhookTables
 from services.scheduler.adapters.sqlite.workers import WorkerTables
 from services.scheduler.adapters.sqlite.writer import Writer
 
@@ -26,7 +26,7 @@ READERS = 2
 """Reads at once: one that is long (a restart's look at a huge job) leaves the other for dispatch."""
 
 
-class SqliteLedger(ApiTables, JobTables, InputTables, OutcomeTables, NoticeTables, WorkerTables):
+class SqliteLedger(ApiTables, JobTables, InputTables, OutcomeTables, WebhookTables, WorkerTables):
     """See `usecases/ports/ledger.py`. Belongs to the event loop on which it was opened."""
 
     def __init__(self, identity: database.Identity, lock: int, writer: Writer, readers: Readers) -> None:

@@ -159,14 +159,14 @@ CREATE TABLE histories (
 ) WITHOUT ROWID;
 
 -- Jobs that are over and whose receivers are told of it.
-CREATE TABLE notices (
+CREATE TABLE webhooks (
     job          INTEGER PRIMARY KEY,
     attempts     INTEGER NOT NULL,
     due_ns       INTEGER,           -- NULL: no further attempt
     delivered_ns INTEGER,
     error        TEXT NOT NULL
 );
-CREATE INDEX notices_due ON notices (due_ns) WHERE due_ns IS NOT NULL;
+CREATE INDEX webhooks_due ON webhooks (due_ns) WHERE due_ns IS NOT NULL;
 
 CREATE TABLE workers (
     worker_id TEXT PRIMARY KEY,

@@ -139,7 +139,7 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class WebhookStatus:
     """How telling a job's receiver of its end stands."""
 
     attempts: int = 0
@@ -163,7 +163,7 @@ class JobRecord:
     retried_by: str = ""
     """The latest job that runs this one's failed batches again; `""` for none."""
     control: Control = Control()
-    notice: Notice | None = None
+    webhook: WebhookStatus | None = None
     """None: nobody is to be told, or the job is not over."""
 
     @property

@@ -6,7 +6,7 @@ from typing import Protocol
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.batch import BatchState, Cursor, Halves, History, OpenBatches, Outcome, Segment
 from services.scheduler.domain.model.item_stream import Piece, PlacedPiece
-from services.scheduler.domain.model.job import Control, JobRecord, JobSpec, JobState, Notice, RequestKey, Tally
+from services.scheduler.domain.model.job import Control, JobRecord, JobSpec, JobState, RequestKey, Tally, WebhookStatus
 from services.scheduler.domain.model.worker import WorkerRecord
 
 
@@ -164,13 +164,13 @@ class OutcomeLedger(Protocol):
         """What is open at a restart. Memory in the order of the holes, not of the batches."""
 
 
-class NoticeLedger(Protocol):
-    """Notices of jobs' ends, due to their webhooks."""
+class WebhookLedger(Protocol):
+    """Webhooks of jobs that are over."""
 
-    async def notices(self, limit: int) -> list[tuple[int, str]]:
+    async def due_webhooks(self, limit: int) -> list[tuple[int, str]]:
         """When an attempt is due to tell whose end (job ids), the earliest first."""
 
-    async def set_notice(self, job_id: str, notice: Notice) -> None:
+    async def set_webhook(self, job_id: str, webhook: WebhookStatus) -> None:
         """How telling a job's end stands."""
 
 
@@ -187,7 +187,7 @@ class WorkerLedger(Protocol):
         """Workers that were started and not removed."""
 
 
-class Ledger(ApiLedger, JobLedger, InputLedger, OutcomeLedger, NoticeLedger, WorkerLedger, Protocol):
+class Ledger(ApiLedger, JobLedger, InputLedger, OutcomeLedger, WebhookLedger, WorkerLedger, Protocol):
     """The durable truth. A write that returned is on disk; one that raised changed nothing.
 
     Raises `CortexError` with category STORAGE_FULL (kind `ledger.storage_full`) when the disk is full, and with

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 
-class NoticeSender(Protocol):
+class WebhookSender(Protocol):
     """Tells receivers of a job's end."""
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:

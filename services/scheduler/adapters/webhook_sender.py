@@ -1,4 +1,4 @@
-"""POSTs notices to users' receivers, which may be anything: slow, wrong, or hostile."""
+"""POSTs to users' webhooks, which may be anything: slow, wrong, or hostile."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ from cortex.version import version
 ANSWER_SECONDS = 15.0
 
 
-class HttpNoticeSender:
+class HttpWebhookSender:
     """See the port. An answer's body is not read, redirects are not followed."""
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
