@@ -74,7 +74,7 @@ def job(view: JobView) -> resources_pb2.Job:
     spec, state = view.job.spec, view.job.state
     message = _spec(spec)
     message.workers = view.job.workers
-    message.paused = view.job.control.paused
+    message.paused = view.job.control.paused and not state.status.final
     message.status = STATUS[state.status]
     message.reason = state.reason or view.trouble
     if view.job.total_batches is not None:

@@ -96,7 +96,7 @@ def _seconds(name: str, value: float | None, default: float) -> float:
     if value is None:
         return default
     if not 0 <= value <= MAX_SECONDS:  # nor NaN
-        text = f"{value} is not allowed; give a number of seconds from 0 to {MAX_SECONDS}"
+        text = f"{value:g} is not allowed; give a number of seconds from 0 to {MAX_SECONDS}"
         raise CortexError("job.invalid_seconds", f"{name}: {text}")
     return value
 
@@ -118,12 +118,15 @@ def _scaling(asked: AskedScaling) -> WorkerScaling:
 def _percent(value: float) -> float:
     if not 0 <= value <= 100 or math.isnan(value):
         raise CortexError(
-            "job.invalid_percent", f"max_failed_percent: {value} is not allowed; give a number from 0 to 100"
+            "job.invalid_percent", f"max_failed_percent: {value:g} is not allowed; give a number from 0 to 100"
         )
     return value
 
 
 def _webhook(asked: Webhook) -> Webhook:
+    if not asked.url:
+        text = "this key is missing; give the URL to POST to, such as https://example.com/jobs"
+        raise CortexError("configreader.must_be_defined", f"webhook.url: {text}")
     if not _is_url(asked.url):
         text = f"{asked.url[:200]!r} is not a URL to POST to, such as https://example.com/jobs"
         raise CortexError("job.invalid_webhook", f"webhook.url: {text}")
