@@ -243,7 +243,8 @@ async def test_a_store_that_is_away_holds_a_job_up_and_no_more(
         job = await finish(kit, job_id, worker, seen)
     assert (job.status, job.reason) == (Job.STATUS_SUCCEEDED, "")
     assert stream(seen) == b"".join(item + b"," for item in items)
-    assert files.reads[1][1] == 1 << 20, "it went on where it broke off"
+    # Batches of the first part may have been read, for a worker, before the input went on.
+    assert 1 << 20 in [start for _, start, _ in files.reads[1:]], "it went on where it broke off"
 
 
 @pytest.mark.parametrize("how", ["gone", "other", "same size and time"])

@@ -19,10 +19,8 @@ log = logging.getLogger(__name__)
 
 RANGE_BYTES = 1024 * 1024
 """Read at once, unless a single batch is larger."""
-
 GAP_BYTES = 16 * 1024
 """Read and thrown away, rather than to read twice."""
-
 COPIES_BYTES = 4 * 1024 * 1024
 """Written at once."""
 

@@ -17,7 +17,6 @@ from services.scheduler.usecases.input.source import Part
 
 WINDOW_BYTES = 64 * 1024
 """Split at once: while a thread does it the event loop may have to wait for it."""
-
 REFERENCE_BYTES = 32 * 1024
 """Shorter parts of files are copied: many small files must not become a request each, for their batches."""
 

@@ -17,16 +17,12 @@ from services.scheduler.usecases.ports.objects import ReadableObjects
 
 RANGE_BYTES = 4 * 1024 * 1024
 """Of a request. S3 answers after 30 to 100 ms, and then gives about 80 MB/s: of smaller ones most would be waiting."""
-
 REQUESTED_BYTES = 5 * RANGE_BYTES
 """Under way together: as many connections as S3 needs to give more than is split in the same time."""
-
 REQUESTS = 16
 """Under way together, where files are small."""
-
 WAITING_BYTES = 5 * 1024 * 1024
 """Before their turn. With less, the connections would have to wait for each other."""
-
 STEP_BYTES = 1024 * 1024
 """Given at once."""
 

@@ -15,7 +15,6 @@ from services.scheduler.usecases.ports.ledger import Ledger
 from services.scheduler.usecases.ports.objects import ObjectStore
 
 CHUNK_BATCHES = 4096
-
 CHUNK_BYTES = 8 * 1024 * 1024
 """What a chunk of failed batches may have: with it the memory, and the transaction, that a retry takes at a time."""
 

@@ -25,18 +25,13 @@ log = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 5
 """In a row, without a finished batch, until a worker counts as hopeless."""
-
 MAX_EXCUSES = 4
 """In a row, without a finished batch, until a halved batch excuses its workers' failures no more."""
-
 BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
-
 UNKNOWN_PROCESS_GRACE_SECONDS = 5.0
 """For a worker of which a crash left no process id: if it was started at all, it calls within this."""
-
 DISMISSAL_GRACE_SECONDS = 300.0
 """A worker that is no longer wanted may finish what its container has; the rest it gives back at once."""
-
 STORAGE_RETRY_SECONDS = 2.0
 """A worker that could not be started because the disk is full is tried again so soon, and that is not its failure."""
 
