@@ -6,13 +6,13 @@ be below the working directory.
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
 
 import uvloop
 
+from bench.memory import memory
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.domain.model.item_stream import Source, SourceKind
@@ -29,8 +29,8 @@ async def main(address: str) -> None:
         items += len(part.lengths)
     seconds = time.perf_counter() - started
     await session.close()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "bytes": size, "items": items, "mib": memory}))
+    _, peak = memory(os.getpid())
+    print(json.dumps({"seconds": seconds, "bytes": size, "items": items, "mib": peak / 2**20}))
 
 
 if __name__ == "__main__":

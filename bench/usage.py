@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
+from bench.memory import memory
 from bench.system import System, alive
 
 INTERVAL_S = 0.04
@@ -115,24 +115,13 @@ class Sampler:
             with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 times = process.cpu_times()
                 self._cpu[process] = times.user + times.system
-                resident, peak = _memory(process.pid)
+                resident, peak = memory(process.pid)
                 rss[kind] = max(rss[kind], resident)
                 self.usage.peak_rss[kind] = max(self.usage.peak_rss[kind], peak)
         cpu: dict[str, float] = defaultdict(float)
         for process, seconds in self._cpu.items():
             cpu[self._processes[process]] += seconds
         return Sample(time.monotonic(), cpu, rss)
-
-
-def _memory(pid: int) -> tuple[int, int]:
-    """Resident bytes now and at most, as the kernel keeps them."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    found = {
-        name: int(value.split()[0]) * 1024
-        for name, _, value in (line.partition(":") for line in lines)
-        if name in ("VmRSS", "VmHWM")
-    }
-    return found.get("VmRSS", 0), found.get("VmHWM", 0)
 
 
 @contextmanager
