@@ -18,6 +18,7 @@ from services.common.errors import Category, CortexError
 from services.scheduler.adapters.local_workers import namespaces
 from services.scheduler.adapters.local_workers.directories import WorkerDirectories
 from tests.integration.local_worker_kit import Workers, api, job, processes_of, script
+from tests.ports import unused_port
 from tests.waiting import wait_for
 
 SERVER = r"""
@@ -49,12 +50,6 @@ def namespaces_or_skip() -> None:
         namespaces.entering()
     except OSError as error:
         pytest.skip(f"this machine gives no network namespaces: {error}")
-
-
-def unused_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
 
 async def test_several_workers_with_a_hard_coded_port_run_at_once(tmp_path: Path) -> None:
