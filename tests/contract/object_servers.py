@@ -5,20 +5,21 @@ Each is a process on loopback with ports of its own, and dies with the process t
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+
+from tests.ports import free_ports, unused_port
 
 PATIENCE_S = 60.0
 BIN = Path(sys.executable).parent
@@ -58,7 +59,7 @@ class AwsServer:
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
     """S3 and SQS."""
-    (port,) = free_ports(1)
+    port = unused_port()
     environ = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3,sqs"}
     with running("ministack", [str(BIN / "ministack")], port, tmp_path_factory.mktemp("ministack"), environ) as server:
         yield server
@@ -67,7 +68,7 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
     """S3 and SQS, by somebody else."""
-    (port,) = free_ports(1)
+    port = unused_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running("moto", command, port, tmp_path_factory.mktemp("moto"), {}) as server:
         yield server
@@ -121,15 +122,6 @@ def running_seaweedfs(directory: Path) -> Iterator[AwsServer]:
             for port in ports.values():  # it keeps sockets there under names of its own
                 for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                     left.unlink()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at."""
-    with ExitStack() as open_sockets:
-        sockets = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from typing import Any
 
 import urllib3
 
+from tests.integration.moto_kit import moto_server
+from tests.ports import unused_port
 from tests.waiting import wait_for
 
 REGION = "us-west-2"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-_RUNNING = re.compile(r"Running on (http://\S+)")
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,7 @@ def values(message: dict[str, Any]) -> dict[str, str]:
 @contextmanager
 def ministack() -> Iterator[Sqs]:
     """The first one."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = unused_port()
     environ = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "sqs"}
     program = Path(sys.executable).with_name("ministack")
     process = subprocess.Popen([program], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -124,21 +123,8 @@ def ministack() -> Iterator[Sqs]:
 @contextmanager
 def moto() -> Iterator[Sqs]:
     """The second opinion."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        url = next(found[1] for line in process.stderr if (found := _RUNNING.search(line)))
+    with moto_server() as url:
         yield Sqs(url, "123456789012")
-    finally:
-        process.kill()
-        process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
 
 
 def _listens(port: int) -> bool:

@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from tests.integration.moto_kit import moto_server
+
 BODY = "Action=GetCallerIdentity&Version=2011-06-15"
 ACCOUNT = "123456789012"
 """The one that every user of it belongs to."""
-_RUNNING = re.compile(r"Running on (http://\S+)")
 
 
 def carried(url: str, credentials: Credentials, **changes: Any) -> str:
@@ -57,15 +56,7 @@ class Sts:
 @contextmanager
 def sts() -> Iterator[Sts]:
     """moto's server, with one IAM user; whoever else signs is unknown to it."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        url = next(found[1] for line in process.stderr if (found := _RUNNING.search(line)))
+    with moto_server() as url:
 
         def iam(action: str, **fields: str) -> str:
             form = {"Action": action, "UserName": "ann", "Version": "2010-05-08", **fields}
@@ -82,11 +73,6 @@ def sts() -> Iterator[Sts]:
         urllib3.request("POST", f"{url}/moto-api/reset-auth", body="0")  # from now on it asks who is asking
         credentials = Credentials(_text(key, "AccessKeyId"), _text(key, "SecretAccessKey"))
         yield Sts(url, credentials, _text(user, "Arn"))
-    finally:
-        process.kill()
-        process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
 
 
 def _text(xml: str, element: str) -> str:

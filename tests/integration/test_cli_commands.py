@@ -1,30 +1,13 @@
 """The command line as a process: what its commands print where, and their exit codes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.integration.cli_kit import ENDED, Cli, environment_of, in_a_terminal
-from tests.integration.client_kit import JOB_ID, Reply, Server, line, serving
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def environ(server: Server, tmp_path: Path) -> dict[str, str]:
-    return environment_of(server, tmp_path)
-
-
-@pytest.fixture
-def cli(environ: dict[str, str]) -> Cli:
-    return Cli(environ)
+from tests.integration.cli_kit import ENDED, Cli, in_a_terminal
+from tests.integration.client_kit import JOB_ID, Reply, Server, line
 
 
 def test_errors_are_on_standard_error_with_what_to_do_next(server: Server, cli: Cli) -> None:

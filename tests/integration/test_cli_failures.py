@@ -1,31 +1,10 @@
 """`cortex failures` and `cortex retry` as processes."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.integration.cli_kit import Cli, environment_of
-from tests.integration.client_kit import JOB_ID, Reply, Server, serving
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def environ(server: Server, tmp_path: Path) -> dict[str, str]:
-    return environment_of(server, tmp_path)
-
-
-@pytest.fixture
-def cli(environ: dict[str, str]) -> Cli:
-    return Cli(environ)
-
+from tests.integration.cli_kit import Cli
+from tests.integration.client_kit import JOB_ID, Reply, Server
 
 BATCHES = f"/batch/digits/{JOB_ID}/batches?state=failed"
 

@@ -2,32 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.cli_kit import CORTEX, WATCH, Cli, environment_of
-from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line, serving
+from tests.integration.cli_kit import CORTEX, WATCH, Cli
+from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line
 
 RESULTS = f"GET /batch/digits/{JOB_ID}/results"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def environ(server: Server, tmp_path: Path) -> dict[str, str]:
-    return environment_of(server, tmp_path)
-
-
-@pytest.fixture
-def cli(environ: dict[str, str]) -> Cli:
-    return Cli(environ)
 
 
 def test_a_running_job_is_scaled_paused_and_resumed(server: Server, cli: Cli) -> None:

@@ -2,30 +2,13 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.cli_kit import CORTEX, ENDED, Cli, environment_of, in_a_terminal
-from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line, serving
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def environ(server: Server, tmp_path: Path) -> dict[str, str]:
-    return environment_of(server, tmp_path)
-
-
-@pytest.fixture
-def cli(environ: dict[str, str]) -> Cli:
-    return Cli(environ)
+from tests.integration.cli_kit import CORTEX, ENDED, Cli, in_a_terminal
+from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line
 
 
 @pytest.mark.parametrize("changes", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

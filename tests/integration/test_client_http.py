@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,9 @@ import cortex
 from cortex.environments import Environment
 from cortex.exceptions import CortexException, NotFound, Unreachable
 from cortex.fields import FileSelection
-from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line, serving
+from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line
 
 WATCH = f"GET /batch/digits?jobID={JOB_ID}&watch=true"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
 
 
 @pytest.fixture

@@ -20,12 +20,6 @@ REFUSAL = {"kind": "batchapi.item_size_exceeds_limit", "message": "line 3: too l
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
 def client(server: Server) -> cortex.Client:
     return cortex.Client(Environment.of("test", server.url))
 

@@ -12,6 +12,7 @@ import hmac
 import logging
 
 from services.common.errors import CortexError
+from services.common.events import wait_within
 from services.scheduler.domain.job_document import webhook_document
 from services.scheduler.domain.model.job import JobRecord, WebhookStatus
 from services.scheduler.domain.model.options import Webhook
@@ -49,12 +50,7 @@ class Webhooks:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wanted.clear()
-                pause = await self._start_due(tasks)
-                try:
-                    async with asyncio.timeout(pause):
-                        await self._wanted.wait()
-                except TimeoutError:
-                    pass
+                await wait_within(self._wanted, await self._start_due(tasks))
 
     async def _start_due(self, tasks: asyncio.TaskGroup) -> float | None:
         """Begin what is due; seconds until there is more to do, None when that will be told."""

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from services.common.events import wait_within
 from services.scheduler.domain.attempts import policy_of, wait_after
 from services.scheduler.domain.leases import AT_ONCE, Lease, LeaseBook, Verdict
 from services.scheduler.domain.model.batch import BatchState, Halves, OpenBatches, Outcome
@@ -165,11 +166,7 @@ class Batches:
         while True:
             self._sooner.clear()
             due = self._book.next_due
-            try:
-                async with asyncio.timeout(None if due is None else max(0.0, due - self._clock.monotonic())):
-                    await self._sooner.wait()
-            except TimeoutError:
-                pass
+            await wait_within(self._sooner, None if due is None else max(0.0, due - self._clock.monotonic()))
             if self._book.put_back_due(self._clock.monotonic()):
                 self._feed.wake()
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from services.common.events import wait_within
+
 
 class Changes:
     """The changes of one job."""
@@ -35,8 +37,4 @@ class Changes:
 async def pause(over: asyncio.Event, seconds: float) -> None:
     """Let some more happen before the next look, unless nothing will: the job is over."""
     if seconds > 0:
-        try:
-            async with asyncio.timeout(seconds):
-                await over.wait()
-        except TimeoutError:
-            pass
+        await wait_within(over, seconds)

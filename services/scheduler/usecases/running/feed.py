@@ -117,10 +117,7 @@ class Feed:
     async def _fetch_returned(self) -> None:
         while len(self._returned) < RETURNED_AT_ONCE and (index := self._book.claim_returned()) is not None:
             segment = (await self._segments(index, 1))[0]
-            position = index - segment.first_index
-            start = segment.start + sum(segment.lengths[:position])
-            body = await self._body(index, start, start + segment.lengths[position])
-            self._returned.append((index, body))
+            self._returned.append((index, await self._body(index, *segment.range_of(index))))
             self._on_ready()
 
     async def _read_ahead(self) -> None:
