@@ -90,7 +90,7 @@ class Cluster:
     async def stream(
         self, path: str, query: Mapping[str, str], silence_seconds: float | None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body of an answer that goes on, in pieces. After `silence_seconds` (None: never) without a byte it breaks."""
+        """The body of an answer that goes on, in pieces. It breaks after `silence_seconds` without a byte."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=silence_seconds)
         doing = f"follow {path}"
         try:
