@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import uvloop
 
@@ -54,6 +55,12 @@ def run(main: Callable[[Stop], Awaitable[None]], lifeline_fd: int | None, *, for
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # this is the process's last word
         return 1
     return 0
+
+
+def end_at_once(reason: str) -> NoReturn:
+    """End this process now, in the middle of whatever it does: it must not write, say or start anything more."""
+    log.critical("ending at once: %s", reason)
+    os._exit(1)
 
 
 def _tune() -> None:

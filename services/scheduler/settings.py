@@ -1,6 +1,7 @@
 """The scheduler's settings, read from the environment once."""
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,10 @@ class Settings:
     """A worker whose stream stays away longer is replaced."""
     drain_seconds: float
     """At the end, batches in containers may go on for so long."""
+    lease: str | None
+    """The Lease by which one of several replicas is elected; None: there is one alone, and it leads."""
+    identity: str
+    """Who we are among them: the pod's name."""
     node_groups: frozenset[str] | None
     """The names that `node_groups` of an API may hold, separated by commas; None: they are not checked."""
 
@@ -63,6 +68,8 @@ class Settings:
             startup_deadline_seconds=env.seconds("CORTEX_STARTUP_DEADLINE", 600.0),
             reconnect_grace_seconds=env.seconds("CORTEX_RECONNECT_GRACE", 30.0),
             drain_seconds=env.seconds("CORTEX_DRAIN", 7.0),
+            lease=env.optional("CORTEX_LEASE"),
+            identity=env.text("CORTEX_POD_NAME", socket.gethostname()),
             node_groups=_names(env.optional("CORTEX_NODE_GROUPS")),
         )
 

@@ -5,25 +5,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Self
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from opentelemetry.context import get_current
 
-from cortex.batch.v1 import (
-    batch_service_pb2,
-    batch_service_pb2_grpc,
-    worker_service_pb2,
-    worker_service_pb2_grpc,
-)
-from services.common.errors import CortexError
-from services.common.grpc_errors import ErrorInterceptor
 from services.common.lifecycle import Stop
-from services.common.names import CHANNEL_OPTIONS
-from services.common.telemetry import Telemetry, TracingServerInterceptor, new_traceparent, start, traceparent
+from services.common.telemetry import Telemetry, new_traceparent, start, traceparent
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.clock import SystemClock
@@ -35,6 +22,7 @@ from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.adapters.webhook_sender import HttpWebhookSender
 from services.scheduler.api.batch_servicer import BatchServicer
+from services.scheduler.api.server import Server
 from services.scheduler.api.worker_servicer import WorkerServicer
 from services.scheduler.domain.job_document import job_document
 from services.scheduler.domain.job_id import JobIds
@@ -59,32 +47,51 @@ from services.scheduler.usecases.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
-SERVICES = (
-    batch_service_pb2.DESCRIPTOR.services_by_name["BatchService"].full_name,
-    worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name,
-)
-SERVER_OPTIONS = (
-    *CHANNEL_OPTIONS,
-    # Clients may ask for signs of life as often as every ten seconds, also between calls.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
-
 
 async def serve(settings: Settings, environ: Mapping[str, str], stop: Stop) -> None:
     """Run the scheduler until it is told to stop. Local workers inherit `environ`."""
     telemetry = start("cortex-scheduler")
+    try:
+        if settings.lease is None:
+            await _lead(settings, environ, telemetry, stop)
+        else:
+            await _stand_by(settings, settings.lease, environ, telemetry, stop)
+    finally:
+        telemetry.shutdown()
+
+
+async def _stand_by(
+    settings: Settings, lease: str, environ: Mapping[str, str], telemetry: Telemetry, stop: Stop
+) -> None:
+    """Answer questions about health until this replica is elected; then lead."""
+    # Late: Kubernetes' library takes a second and 40 MiB, which one machine saves.
+    from services.scheduler.adapters.leadership import leadership
+
+    server = Server(settings.grpc_address, settings.scheduler_socket, telemetry.tracer)
+    await server.start()
+    log.info("serving health on port %d", server.port)
+    try:
+        async with leadership(environ, lease, settings.identity, stop) as leads:
+            if leads:
+                await _lead(settings, environ, telemetry, stop, server)
+    finally:
+        await server.stop(None)
+
+
+async def _lead(
+    settings: Settings, environ: Mapping[str, str], telemetry: Telemetry, stop: Stop, server: Server | None = None
+) -> None:
+    """Be the scheduler."""
     ledger = await SqliteLedger.open(settings.data_dir / "ledger.db")
     aws = AwsSession(environ)
     try:
         objects = ObjectStores(aws, settings.input_roots)
         driver = LocalWorkerDriver(_driver_settings(settings), environ)
-        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(aws), telemetry, objects)
+        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(aws), telemetry, objects, server)
         await scheduler.run(stop)
     finally:
         await aws.close()
         await ledger.close()
-        telemetry.shutdown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +100,11 @@ class Scheduler:
 
     jobs: Jobs
     webhooks: Webhooks
-    server: grpc.aio.Server
-    health: health.aio.HealthServicer
-    port: int
-    """The TCP port of the gRPC services."""
-    drain_seconds: float
+    batch: BatchServicer
+    worker: WorkerServicer
+    server: Server
+    drain_seconds: float | None
+    """At the end, batches in containers may go on for so long. None: workers go on by themselves."""
 
     @classmethod
     async def build(
@@ -108,8 +115,9 @@ class Scheduler:
         queues: DeadLetterQueues,
         telemetry: Telemetry,
         objects: ObjectStore,
+        server: Server | None = None,
     ) -> Self:
-        """Put the parts together and bind the addresses. Raises `CortexError` when one is taken."""
+        """Put the parts together. Without a `server`, bind the addresses; raises `CortexError` when one is taken."""
         publisher = Publisher(ledger, objects)
         clock, tokens = SystemClock(), JwtTokens(ledger.secret)
         webhooks = Webhooks(ledger, clock, HttpWebhookSender())
@@ -134,9 +142,6 @@ class Scheduler:
         needs = Needs(objects, queues, publisher)
         submit = Submit(ledger, objects, clock, ids, _request_traceparent, needs, accept)
         retry = Retry(ledger, objects, clock, jobs, ids, _request_traceparent, needs, accept)
-        server = grpc.aio.server(
-            interceptors=[TracingServerInterceptor(telemetry.tracer), ErrorInterceptor()], options=SERVER_OPTIONS
-        )
         batch = BatchServicer(
             Apis(ledger, jobs),
             jobs,
@@ -148,58 +153,32 @@ class Scheduler:
             TailResults(ledger, objects, jobs),
             LogFiles(settings.data_dir / "logs"),
         )
-        batch_service_pb2_grpc.add_BatchServiceServicer_to_server(batch, server)
-        worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(WorkerServicer(jobs, tokens), server)
-        healthy = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        return cls(jobs, webhooks, server, healthy, _listen(server, settings), settings.drain_seconds)
+        server = server or Server(settings.grpc_address, settings.scheduler_socket, telemetry.tracer)
+        drain_seconds = settings.drain_seconds if settings.lease is None else None
+        return cls(jobs, webhooks, batch, WorkerServicer(jobs, tokens), server, drain_seconds)
 
     async def run(self, stop: Stop) -> None:
         """Serve until told to stop; then let the workers finish or hand back what they hold."""
         # Jobs first: a worker that returns at once must find its job.
         await self.jobs.resume()
-        await self.server.start()
+        await self.server.serve(self.batch, self.worker)
+        log.info("serving gRPC on port %d", self.server.port)
         webhooks = asyncio.create_task(self.webhooks.run(), name="webhooks")
         try:
-            await self._serve(stop)
+            await stop.wait()
+            await self._end(at_once=stop.at_once)
         finally:
             webhooks.cancel()
 
-    async def _serve(self, stop: Stop) -> None:
-        for name in ("", *SERVICES):
-            await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        log.info("serving gRPC on port %d", self.port)
-        await stop.wait()
-        if stop.at_once:
-            await self.jobs.close(None)
-            await self.server.stop(grace=None)
-            return
-        await self.health.enter_graceful_shutdown()
-        await self.jobs.close(self.drain_seconds)
-        await self.server.stop(grace=0.5)
+    async def _end(self, *, at_once: bool) -> None:
+        if not at_once:
+            await self.server.drain()
+        await self.jobs.close(None if at_once else self.drain_seconds)
+        await self.server.stop(None if at_once else 0.5)
 
 
 def _request_traceparent() -> str:
     return traceparent(get_current()) or new_traceparent()
-
-
-def _listen(server: grpc.aio.Server, settings: Settings) -> int:
-    try:
-        port = server.add_insecure_port(settings.grpc_address)
-    except RuntimeError as error:
-        raise CortexError(
-            "system.address_in_use", f"cannot listen on {settings.grpc_address}: is the port in use?"
-        ) from error
-    if settings.scheduler_socket is not None:
-        Path(settings.scheduler_socket).unlink(missing_ok=True)  # left by a predecessor that was killed
-        try:
-            server.add_insecure_port(f"unix:{settings.scheduler_socket}")
-        except RuntimeError as error:
-            raise CortexError(
-                "system.cannot_listen", f"cannot make the unix socket {settings.scheduler_socket}: {error}"
-            ) from error
-    return port
 
 
 def _driver_settings(settings: Settings) -> LocalWorkerSettings:
