@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
-from services.scheduler.domain.model.worker import WorkerRecord
+from services.scheduler.domain.model.worker import ContainerState, Health, WorkerRecord
 from services.scheduler.settings import Settings
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.objects import ObjectStore
@@ -55,7 +55,9 @@ class ScriptedDriver:
     alive: set[str] = field(default_factory=set)
     job_specs: list[str] = field(default_factory=list)
     cleaned: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     callback: Callable[[WorkerExit], None] = lambda _: None
+    outlives_scheduler = False
 
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
         self.alive.add(worker.worker_id)
@@ -72,6 +74,15 @@ class ScriptedDriver:
 
     def on_exit(self, callback: Callable[[WorkerExit], None]) -> None:
         self.callback = callback
+
+    def on_health(self, callback: Callable[[str, Health], None]) -> None:
+        """Its workers speak for themselves."""
+
+    def on_containers(self, callback: Callable[[str, Sequence[ContainerState]], None]) -> None:
+        """Its workers run their containers."""
+
+    async def resize(self, job: JobRecord, workers: int) -> None:
+        self.sizes.append(workers)
 
     async def write_job_spec(self, job: JobRecord, spec_json: str) -> None:
         self.job_specs.append(spec_json)

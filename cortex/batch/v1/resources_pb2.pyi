@@ -689,11 +689,11 @@ class WorkerCounts(_message.Message):
     ready: _builtins.int
     """Running and taking batches."""
     succeeded: _builtins.int
-    """Ended well."""
+    """Ended well, since the scheduler began; so with the next three."""
     failed: _builtins.int
     """Ended with an error."""
     killed: _builtins.int
-    """Ended by us."""
+    """Ended by a signal: by us, or because their machine went away."""
     killed_oom: _builtins.int
     """Ended for lack of memory."""
     err_image_pull: _builtins.int
@@ -703,7 +703,7 @@ class WorkerCounts(_message.Message):
     stalled: _builtins.int
     """Pending for over ten minutes."""
     unknown: _builtins.int
-    """Not known."""
+    """Not known: their machine does not answer."""
     def __init__(
         self,
         *,

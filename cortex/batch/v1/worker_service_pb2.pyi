@@ -99,6 +99,7 @@ class WorkResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     SHUTDOWN_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """A new token that replaces the one in hand."""
     @_builtins.property
@@ -129,6 +130,10 @@ class WorkResponse(_message.Message):
     def shutdown(self) -> Global___Shutdown:
         """End: stop the containers, send `goodbye`, exit."""
 
+    @_builtins.property
+    def containers(self) -> Global___Containers:
+        """How the worker's containers are, where something else than its dequeuer runs them. Replaces what was said before."""
+
     def __init__(
         self,
         *,
@@ -140,10 +145,11 @@ class WorkResponse(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         token: _builtins.str = ...,
         shutdown: Global___Shutdown | None = ...,
+        containers: Global___Containers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "job_complete", b"job_complete", "shutdown", b"shutdown", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "heartbeat", b"heartbeat", "job_complete", b"job_complete", "shutdown", b"shutdown", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "job_complete", b"job_complete", "leases", b"leases", "recorded_epochs", b"recorded_epochs", "revoked_epochs", b"revoked_epochs", "shutdown", b"shutdown", "token", b"token", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "heartbeat", b"heartbeat", "job_complete", b"job_complete", "leases", b"leases", "recorded_epochs", b"recorded_epochs", "revoked_epochs", b"revoked_epochs", "shutdown", b"shutdown", "token", b"token", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -163,7 +169,7 @@ class Hello(_message.Message):
     token: _builtins.str
     """Proves that this worker belongs to its job."""
     worker_id: _builtins.str
-    """The worker process, known from its WorkerSpec."""
+    """The worker process, known from its WorkerSpec or, in a pod, the pod's uid."""
     pid: _builtins.int
     """The dequeuer's process id on its machine."""
     completing: _builtins.bool
@@ -582,20 +588,105 @@ class Shutdown(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    JOB_OVER_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why, for people."""
     grace_seconds: _builtins.float
     """Seconds that batches in the containers may go on; 0 ends them at once."""
+    job_over: _builtins.bool
+    """The job needs this worker no more, nor another one in its place."""
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         grace_seconds: _builtins.float = ...,
+        job_over: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_seconds", b"grace_seconds", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace_seconds", b"grace_seconds", "job_over", b"job_over", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Shutdown: _TypeAlias = Shutdown  # noqa: Y015
+
+@_typing.final
+class Containers(_message.Message):
+    """All containers of a worker beside its dequeuer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerState]:
+        """In the order of the API's configuration."""
+
+    def __init__(
+        self,
+        *,
+        containers: _abc.Iterable[Global___ContainerState] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Containers: _TypeAlias = Containers  # noqa: Y015
+
+@_typing.final
+class ContainerState(_message.Message):
+    """How one container is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    ENDS_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    OUT_OF_MEMORY_FIELD_NUMBER: _builtins.int
+    BACKING_OFF_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in the pod."""
+    running: _builtins.bool
+    """It runs."""
+    ends: _builtins.int
+    """How often it has ended since the worker began: restarts, and one more while it is down after it ran."""
+    exit_code: _builtins.int
+    """The exit code of its last end; absent when a signal ended it, or when it never ended."""
+    signal: _builtins.int
+    """The signal that caused its last end; absent when it exited by itself, or when it never ended."""
+    out_of_memory: _builtins.bool
+    """There is evidence that it last ended for lack of memory."""
+    backing_off: _builtins.bool
+    """It waits to be started again."""
+    reason: _builtins.str
+    """How it last ended, or why it does not run, for people, as the rest of a sentence about it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        running: _builtins.bool = ...,
+        ends: _builtins.int = ...,
+        exit_code: _builtins.int | None = ...,
+        signal: _builtins.int | None = ...,
+        out_of_memory: _builtins.bool = ...,
+        backing_off: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "exit_code", b"exit_code", "signal", b"signal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "backing_off", b"backing_off", "ends", b"ends", "exit_code", b"exit_code", "name", b"name", "out_of_memory", b"out_of_memory", "reason", b"reason", "running", b"running", "signal", b"signal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
+    _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__signal: _TypeAlias = _typing.Literal["signal"]  # noqa: Y015
+    _WhichOneofArgType__signal: _TypeAlias = _typing.Literal["_signal", b"_signal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
+
+Global___ContainerState: _TypeAlias = ContainerState  # noqa: Y015

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!cortex/batch/v1/worker_spec.proto\x12\x0f\x63ortex.batch.v1\"\xe6\x02\n\nWorkerSpec\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06\x61pi_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0e\n\x06worker\x18\x04 \x01(\x05\x12\x11\n\tworker_id\x18\x05 \x01(\t\x12\r\n\x05token\x18\x06 \x01(\t\x12\x19\n\x11scheduler_address\x18\x07 \x01(\t\x12\x0c\n\x04port\x18\x08 \x01(\x05\x12\x17\n\x0fmax_concurrency\x18\t \x01(\x05\x12\"\n\x15\x62\x61tch_timeout_seconds\x18\n \x01(\x01H\x00\x88\x01\x01\x12.\n\ncontainers\x18\x0b \x03(\x0b\x32\x1a.cortex.batch.v1.Container\x12,\n\x05local\x18\x0c \x01(\x0b\x32\x1d.cortex.batch.v1.LocalRuntime\x12\x16\n\x0eorphan_seconds\x18\r \x01(\x01\x42\x18\n\x16_batch_timeout_seconds\"\xfa\x01\n\tContainer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x04 \x03(\t\x12$\n\x03\x65nv\x18\x05 \x03(\x0b\x32\x17.cortex.batch.v1.EnvVar\x12/\n\x0freadiness_probe\x18\x06 \x01(\x0b\x32\x16.cortex.batch.v1.Probe\x12.\n\x0eliveness_probe\x18\x07 \x01(\x0b\x32\x16.cortex.batch.v1.Probe\x12\x19\n\x0cmemory_bytes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_memory_bytes\"%\n\x06\x45nvVar\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x9f\x02\n\x05Probe\x12,\n\x08http_get\x18\x01 \x01(\x0b\x32\x18.cortex.batch.v1.HttpGetH\x00\x12\x30\n\ntcp_socket\x18\x02 \x01(\x0b\x32\x1a.cortex.batch.v1.TcpSocketH\x00\x12%\n\x04\x65xec\x18\x03 \x01(\x0b\x32\x15.cortex.batch.v1.ExecH\x00\x12\x1d\n\x15initial_delay_seconds\x18\x04 \x01(\x01\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12\x16\n\x0eperiod_seconds\x18\x06 \x01(\x01\x12\x19\n\x11success_threshold\x18\x07 \x01(\x05\x12\x19\n\x11\x66\x61ilure_threshold\x18\x08 \x01(\x05\x42\t\n\x07handler\"%\n\x07HttpGet\x12\x0c\n\x04port\x18\x01 \x01(\x05\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x19\n\tTcpSocket\x12\x0c\n\x04port\x18\x01 \x01(\x05\"\x17\n\x04\x45xec\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\"\x9b\x02\n\x0cLocalRuntime\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12\x15\n\rlog_directory\x18\x02 \x01(\t\x12\x17\n\x0fmount_namespace\x18\x03 \x01(\x08\x12\x19\n\x11network_namespace\x18\x04 \x01(\x08\x12&\n\x06relays\x18\x05 \x03(\x0b\x32\x16.cortex.batch.v1.Relay\x12\x18\n\x0blifeline_fd\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\x12stop_grace_seconds\x18\x07 \x01(\x01\x12\x19\n\x11working_directory\x18\x08 \x01(\t\x12\x16\n\tuplink_fd\x18\t \x01(\x05H\x01\x88\x01\x01\x42\x0e\n\x0c_lifeline_fdB\x0c\n\n_uplink_fd\"*\n\x05Relay\x12\x0c\n\x04port\x18\x01 \x01(\x05\x12\x13\n\x0bunix_socket\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!cortex/batch/v1/worker_spec.proto\x12\x0f\x63ortex.batch.v1\"\x90\x03\n\nWorkerSpec\x12\x10\n\x08\x61pi_name\x18\x01 \x01(\t\x12\x0e\n\x06\x61pi_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0e\n\x06worker\x18\x04 \x01(\x05\x12\x11\n\tworker_id\x18\x05 \x01(\t\x12\r\n\x05token\x18\x06 \x01(\t\x12\x19\n\x11scheduler_address\x18\x07 \x01(\t\x12\x0c\n\x04port\x18\x08 \x01(\x05\x12\x17\n\x0fmax_concurrency\x18\t \x01(\x05\x12\"\n\x15\x62\x61tch_timeout_seconds\x18\n \x01(\x01H\x00\x88\x01\x01\x12.\n\ncontainers\x18\x0b \x03(\x0b\x32\x1a.cortex.batch.v1.Container\x12,\n\x05local\x18\x0c \x01(\x0b\x32\x1d.cortex.batch.v1.LocalRuntime\x12\x16\n\x0eorphan_seconds\x18\r \x01(\x01\x12(\n\x03pod\x18\x0e \x01(\x0b\x32\x1b.cortex.batch.v1.PodRuntimeB\x18\n\x16_batch_timeout_seconds\"\xfa\x01\n\tContainer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x0c\n\x04\x61rgs\x18\x04 \x03(\t\x12$\n\x03\x65nv\x18\x05 \x03(\x0b\x32\x17.cortex.batch.v1.EnvVar\x12/\n\x0freadiness_probe\x18\x06 \x01(\x0b\x32\x16.cortex.batch.v1.Probe\x12.\n\x0eliveness_probe\x18\x07 \x01(\x0b\x32\x16.cortex.batch.v1.Probe\x12\x19\n\x0cmemory_bytes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_memory_bytes\"%\n\x06\x45nvVar\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x9f\x02\n\x05Probe\x12,\n\x08http_get\x18\x01 \x01(\x0b\x32\x18.cortex.batch.v1.HttpGetH\x00\x12\x30\n\ntcp_socket\x18\x02 \x01(\x0b\x32\x1a.cortex.batch.v1.TcpSocketH\x00\x12%\n\x04\x65xec\x18\x03 \x01(\x0b\x32\x15.cortex.batch.v1.ExecH\x00\x12\x1d\n\x15initial_delay_seconds\x18\x04 \x01(\x01\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12\x16\n\x0eperiod_seconds\x18\x06 \x01(\x01\x12\x19\n\x11success_threshold\x18\x07 \x01(\x05\x12\x19\n\x11\x66\x61ilure_threshold\x18\x08 \x01(\x05\x42\t\n\x07handler\"%\n\x07HttpGet\x12\x0c\n\x04port\x18\x01 \x01(\x05\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x19\n\tTcpSocket\x12\x0c\n\x04port\x18\x01 \x01(\x05\"\x17\n\x04\x45xec\x12\x0f\n\x07\x63ommand\x18\x01 \x03(\t\"\x9b\x02\n\x0cLocalRuntime\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12\x15\n\rlog_directory\x18\x02 \x01(\t\x12\x17\n\x0fmount_namespace\x18\x03 \x01(\x08\x12\x19\n\x11network_namespace\x18\x04 \x01(\x08\x12&\n\x06relays\x18\x05 \x03(\x0b\x32\x16.cortex.batch.v1.Relay\x12\x18\n\x0blifeline_fd\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\x12stop_grace_seconds\x18\x07 \x01(\x01\x12\x19\n\x11working_directory\x18\x08 \x01(\t\x12\x16\n\tuplink_fd\x18\t \x01(\x05H\x01\x88\x01\x01\x42\x0e\n\x0c_lifeline_fdB\x0c\n\n_uplink_fd\"S\n\nPodRuntime\x12\x12\n\ntoken_file\x18\x01 \x01(\t\x12\x1b\n\x13termination_seconds\x18\x02 \x01(\x01\x12\x14\n\x0cstop_seconds\x18\x03 \x01(\x01\"*\n\x05Relay\x12\x0c\n\x04port\x18\x01 \x01(\x05\x12\x13\n\x0bunix_socket\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,21 +32,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cortex.batch.v1.worker_spec
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKERSPEC']._serialized_start=55
-  _globals['_WORKERSPEC']._serialized_end=413
-  _globals['_CONTAINER']._serialized_start=416
-  _globals['_CONTAINER']._serialized_end=666
-  _globals['_ENVVAR']._serialized_start=668
-  _globals['_ENVVAR']._serialized_end=705
-  _globals['_PROBE']._serialized_start=708
-  _globals['_PROBE']._serialized_end=995
-  _globals['_HTTPGET']._serialized_start=997
-  _globals['_HTTPGET']._serialized_end=1034
-  _globals['_TCPSOCKET']._serialized_start=1036
-  _globals['_TCPSOCKET']._serialized_end=1061
-  _globals['_EXEC']._serialized_start=1063
-  _globals['_EXEC']._serialized_end=1086
-  _globals['_LOCALRUNTIME']._serialized_start=1089
-  _globals['_LOCALRUNTIME']._serialized_end=1372
-  _globals['_RELAY']._serialized_start=1374
-  _globals['_RELAY']._serialized_end=1416
+  _globals['_WORKERSPEC']._serialized_end=455
+  _globals['_CONTAINER']._serialized_start=458
+  _globals['_CONTAINER']._serialized_end=708
+  _globals['_ENVVAR']._serialized_start=710
+  _globals['_ENVVAR']._serialized_end=747
+  _globals['_PROBE']._serialized_start=750
+  _globals['_PROBE']._serialized_end=1037
+  _globals['_HTTPGET']._serialized_start=1039
+  _globals['_HTTPGET']._serialized_end=1076
+  _globals['_TCPSOCKET']._serialized_start=1078
+  _globals['_TCPSOCKET']._serialized_end=1103
+  _globals['_EXEC']._serialized_start=1105
+  _globals['_EXEC']._serialized_end=1128
+  _globals['_LOCALRUNTIME']._serialized_start=1131
+  _globals['_LOCALRUNTIME']._serialized_end=1414
+  _globals['_PODRUNTIME']._serialized_start=1416
+  _globals['_PODRUNTIME']._serialized_end=1499
+  _globals['_RELAY']._serialized_start=1501
+  _globals['_RELAY']._serialized_end=1543
 # @@protoc_insertion_point(module_scope)

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class WorkerSpec(_message.Message):
     """Everything a dequeuer must know to run one worker. Written as JSON by whoever creates the worker and read once, at
-    the dequeuer's start.
+    the dequeuer's start. All pods of a job read the same one: what differs comes from elsewhere, as `pod` says.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -39,6 +39,7 @@ class WorkerSpec(_message.Message):
     CONTAINERS_FIELD_NUMBER: _builtins.int
     LOCAL_FIELD_NUMBER: _builtins.int
     ORPHAN_SECONDS_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
     api_name: _builtins.str
     """The API's name."""
     api_id: _builtins.str
@@ -46,13 +47,15 @@ class WorkerSpec(_message.Message):
     job_id: _builtins.str
     """The job."""
     worker: _builtins.int
-    """The worker's number in its job, from 0."""
+    """The worker's number in its job, from 0. In a pod: the environment variable JOB_COMPLETION_INDEX."""
     worker_id: _builtins.str
-    """This process of it: a worker that is replaced gets a new one."""
+    """This process of it: a worker that is replaced gets a new one. In a pod: the environment variable CORTEX_WORKER_ID."""
     token: _builtins.str
-    """Proves that this worker belongs to its job."""
+    """Proves that this worker belongs to its job. In a pod: the file `pod.token_file`."""
     scheduler_address: _builtins.str
-    """The scheduler's gRPC address, `unix:PATH` or `HOST:PORT`."""
+    """The scheduler's gRPC address: `unix:PATH`, `HOST:PORT`, or a target with several addresses, of which the one is
+    called that serves (`dns:///HOST:PORT`, `ipv4:A:PORT,B:PORT`).
+    """
     port: _builtins.int
     """Where the container listens that takes the batches."""
     max_concurrency: _builtins.int
@@ -68,6 +71,10 @@ class WorkerSpec(_message.Message):
     @_builtins.property
     def local(self) -> Global___LocalRuntime:
         """How to run them as processes of this machine; absent where something else runs them."""
+
+    @_builtins.property
+    def pod(self) -> Global___PodRuntime:
+        """How to work beside containers that something else runs; absent where `local` is there."""
 
     def __init__(
         self,
@@ -85,10 +92,11 @@ class WorkerSpec(_message.Message):
         containers: _abc.Iterable[Global___Container] | None = ...,
         local: Global___LocalRuntime | None = ...,
         orphan_seconds: _builtins.float = ...,
+        pod: Global___PodRuntime | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "batch_timeout_seconds", b"batch_timeout_seconds", "local", b"local"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "batch_timeout_seconds", b"batch_timeout_seconds", "local", b"local", "pod", b"pod"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "api_id", b"api_id", "api_name", b"api_name", "batch_timeout_seconds", b"batch_timeout_seconds", "containers", b"containers", "job_id", b"job_id", "local", b"local", "max_concurrency", b"max_concurrency", "orphan_seconds", b"orphan_seconds", "port", b"port", "scheduler_address", b"scheduler_address", "token", b"token", "worker", b"worker", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "api_id", b"api_id", "api_name", b"api_name", "batch_timeout_seconds", b"batch_timeout_seconds", "containers", b"containers", "job_id", b"job_id", "local", b"local", "max_concurrency", b"max_concurrency", "orphan_seconds", b"orphan_seconds", "pod", b"pod", "port", b"port", "scheduler_address", b"scheduler_address", "token", b"token", "worker", b"worker", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_timeout_seconds: _TypeAlias = _typing.Literal["batch_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__batch_timeout_seconds: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds"]  # noqa: Y015
@@ -134,7 +142,7 @@ class Container(_message.Message):
 
     @_builtins.property
     def liveness_probe(self) -> Global___Probe:
-        """While it fails the container is started again."""
+        """While it fails the container is started again. Absent as well where whoever runs the containers asks it."""
 
     def __init__(
         self,
@@ -381,6 +389,36 @@ class LocalRuntime(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uplink_fd) -> _WhichOneofReturnType__uplink_fd | None: ...
 
 Global___LocalRuntime: _TypeAlias = LocalRuntime  # noqa: Y015
+
+@_typing.final
+class PodRuntime(_message.Message):
+    """What a worker needs whose containers something else runs, and starts again when they end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FILE_FIELD_NUMBER: _builtins.int
+    TERMINATION_SECONDS_FIELD_NUMBER: _builtins.int
+    STOP_SECONDS_FIELD_NUMBER: _builtins.int
+    token_file: _builtins.str
+    """The file that holds `token`. It is read for every new work stream: a token is renewed by writing it anew."""
+    termination_seconds: _builtins.float
+    """Seconds from SIGTERM until everything is killed, the containers' end included."""
+    stop_seconds: _builtins.float
+    """Of these, seconds that the containers get, which end after the dequeuer."""
+    def __init__(
+        self,
+        *,
+        token_file: _builtins.str = ...,
+        termination_seconds: _builtins.float = ...,
+        stop_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stop_seconds", b"stop_seconds", "termination_seconds", b"termination_seconds", "token_file", b"token_file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodRuntime: _TypeAlias = PodRuntime  # noqa: Y015
 
 @_typing.final
 class Relay(_message.Message):

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from cortex.batch.v1 import worker_service_pb2
+from services.scheduler.domain.model.worker import ContainerState
 from services.scheduler.usecases.ports.workers import Grant
 
 Response = worker_service_pb2.WorkResponse
@@ -50,8 +51,26 @@ class StreamLink:
         self._outgoing.job_complete.SetInParent()
         self._ready.set()
 
-    def send_shutdown(self, reason: str, grace_seconds: float) -> None:
+    def send_containers(self, containers: Sequence[ContainerState]) -> None:
+        """How the worker's containers are; replaces what was said before."""
+        self._outgoing.ClearField("containers")
+        self._outgoing.containers.SetInParent()
+        for container in containers:
+            self._outgoing.containers.containers.add(
+                name=container.name,
+                running=container.running,
+                ends=container.ends,
+                exit_code=container.exit_code,
+                signal=container.signal,
+                out_of_memory=container.out_of_memory,
+                backing_off=container.backing_off,
+                reason=container.reason,
+            )
+        self._ready.set()
+
+    def send_shutdown(self, reason: str, grace_seconds: float, *, job_over: bool) -> None:
         """End."""
+        self._outgoing.shutdown.job_over = job_over
         self._outgoing.shutdown.reason = reason
         self._outgoing.shutdown.grace_seconds = grace_seconds
         self._ready.set()

@@ -15,12 +15,13 @@ from cortex.batch.v1 import worker_service_pb2, worker_service_pb2_grpc
 from services.common.errors import CortexError
 from services.scheduler.api.stream_link import StreamLink
 from services.scheduler.domain.model.job import Completion
+from services.scheduler.domain.model.worker import Health, Phase
 from services.scheduler.usecases.ports.tokens import Identity, Tokens
 from services.scheduler.usecases.running.admission import admit
 from services.scheduler.usecases.running.batches import AttemptResult, HeldLease, Returned
 from services.scheduler.usecases.running.job_run import JobRun
 from services.scheduler.usecases.running.jobs import Jobs
-from services.scheduler.usecases.running.worker import Health, Phase, Worker
+from services.scheduler.usecases.running.worker import Worker
 
 log = logging.getLogger(__name__)
 

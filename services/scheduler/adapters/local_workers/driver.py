@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from services.scheduler.adapters.local_workers.uplink import Uplink
 from services.scheduler.domain.api_config import load_api, mentions_port, probe_ports
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
-from services.scheduler.domain.model.worker import WorkerRecord
+from services.scheduler.domain.model.worker import ContainerState, Health, WorkerRecord
 from services.scheduler.usecases.ports.workers import WorkerExit
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,8 @@ class _Detail:
 class LocalWorkerDriver:
     """A `WorkerDriver` for this machine. `environ` is what dequeuers and containers inherit."""
 
+    outlives_scheduler = False
+
     def __init__(self, settings: LocalWorkerSettings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
         self._environ = environ
@@ -93,6 +95,15 @@ class LocalWorkerDriver:
     def on_exit(self, callback: Callable[[WorkerExit], None]) -> None:
         """Call back on the event loop once for each worker whose process is gone."""
         self._callback = callback
+
+    def on_health(self, callback: Callable[[str, Health], None]) -> None:
+        """Nothing to tell: a dequeuer that was started speaks for itself."""
+
+    def on_containers(self, callback: Callable[[str, Sequence[ContainerState]], None]) -> None:
+        """Nothing to tell: the dequeuer runs the containers."""
+
+    async def resize(self, job: JobRecord, workers: int) -> None:
+        """Nothing to do: workers are started and ended one by one."""
 
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
         """Start a worker's dequeuer. Raises `CortexError` when that cannot be done: STORAGE_FULL for a full disk."""

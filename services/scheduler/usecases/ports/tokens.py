@@ -10,6 +10,7 @@ class Identity:
 
     job_id: str
     worker_id: str
+    """Empty: any worker of the job."""
     renew_seconds: float
     """When a new one is due."""
 
@@ -18,7 +19,7 @@ class Tokens(Protocol):
     """Signs and checks worker tokens."""
 
     def sign(self, job_id: str, worker_id: str) -> str:
-        """A token for one worker of one job."""
+        """A token for one worker of one job; for any worker of it when `worker_id` is empty."""
 
     def verify(self, token: str) -> Identity:
         """Whom the token was made for. Raises `CortexError` (UNAUTHENTICATED) when it is not ours or too old."""

@@ -17,6 +17,7 @@ from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import Completion, JobRecord, JobStatus
+from services.scheduler.domain.model.worker import Health
 from services.scheduler.usecases.input.job_input import JobInput
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.patience import Patience
@@ -28,7 +29,7 @@ from services.scheduler.usecases.running.job_file import JobFile
 from services.scheduler.usecases.running.job_view import JobView
 from services.scheduler.usecases.running.progress import Speedometer
 from services.scheduler.usecases.running.surroundings import Surroundings
-from services.scheduler.usecases.running.worker import Health, Worker
+from services.scheduler.usecases.running.worker import Worker
 from services.scheduler.usecases.running.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ class JobRun:
                 self._post(lifecycle.InputSplit())
 
     async def _end_workers(self, reason: str) -> None:
-        await self._pool.end(reason, 0.0, patience_seconds=2 * STOP_GRACE_SECONDS)
+        await self._pool.end(reason, 0.0, 2 * STOP_GRACE_SECONDS, job_over=True)
 
     def _publish(self) -> None:
         """All that is left to do is to write the results."""
@@ -226,7 +227,7 @@ class JobRun:
 
     async def hand_back(self, grace_seconds: float) -> None:
         """The scheduler ends: let the workers finish or give back what they hold, within the grace."""
-        await self._pool.end("the system is stopping", grace_seconds, patience_seconds=grace_seconds)
+        await self._pool.end("the system is stopping", grace_seconds, grace_seconds, job_over=False)
 
     def _arm_timeout(self) -> asyncio.TimerHandle | None:
         seconds = self._job.spec.timeout_seconds

@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from services.scheduler.domain.model.job import JobStatus
-from services.scheduler.usecases.running.worker import Phase, Worker
+from services.scheduler.domain.model.worker import Phase
+from services.scheduler.usecases.running.worker import Worker
 
 REASONS_TOLD = 3
 """Of many workers with a reason each, so many are named."""

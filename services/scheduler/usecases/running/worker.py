@@ -2,32 +2,9 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from enum import Enum
 
-from services.scheduler.domain.model.worker import WorkerRecord
+from services.scheduler.domain.model.worker import Health, Phase, WorkerRecord
 from services.scheduler.usecases.ports.workers import WorkerLink
-
-
-class Phase(Enum):
-    """Where a worker is; the values are the names in `worker_counts`."""
-
-    PENDING = "pending"
-    CREATING = "creating"
-    NOT_READY = "not_ready"
-    READY = "ready"
-    TERMINATING = "terminating"
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What a worker says of its containers."""
-
-    phase: Phase = Phase.PENDING
-    reason: str = ""
-    failed_starts: int = 0
-    out_of_memory: bool = False
-    cannot_start: bool = False
-    """Something that it needs to start is not there, as `reason` says."""
 
 
 @dataclass(slots=True, eq=False)

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from services.common.errors import Category, CortexError
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord, JobStatus
-from services.scheduler.domain.model.worker import WorkerRecord
+from services.scheduler.domain.model.worker import Health, Phase, WorkerRecord
 from services.scheduler.usecases.ports.trace import JobTrace
 from services.scheduler.usecases.ports.workers import WorkerExit, WorkerLink
 from services.scheduler.usecases.running.readiness import Readiness
 from services.scheduler.usecases.running.surroundings import Surroundings
-from services.scheduler.usecases.running.worker import Health, Phase, Worker
+from services.scheduler.usecases.running.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class WorkerPool:
     def _dismiss(self, worker: Worker) -> None:
         worker.leaving = worker.dismissed = True
         if worker.link is not None:  # otherwise it is told when it calls
-            worker.link.send_shutdown("the job has fewer workers now", DISMISSAL_GRACE_SECONDS)
+            worker.link.send_shutdown("the job has fewer workers now", DISMISSAL_GRACE_SECONDS, job_over=False)
 
     def _start_soon(self, slot: int, delay: float = 0.0) -> None:
         self._waiting.add(slot)
@@ -274,14 +274,14 @@ class WorkerPool:
 
     # Ending
 
-    async def end(self, reason: str, grace_seconds: float, patience_seconds: float) -> None:
+    async def end(self, reason: str, grace_seconds: float, patience_seconds: float, *, job_over: bool) -> None:
         """Tell all workers to end; kill those that have not within `patience_seconds`."""
         self.ending = True
         self.readiness.stop()
         for worker in list(self.members.values()):
             worker.leaving = True
             if worker.link is not None:
-                worker.link.send_shutdown(reason, grace_seconds)
+                worker.link.send_shutdown(reason, grace_seconds, job_over=job_over)
             else:
                 self._spawn(self._gone(worker, reason), f"end worker {worker.record.slot}")
         self._note_end()
