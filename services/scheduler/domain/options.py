@@ -17,6 +17,7 @@ from services.scheduler.domain.model.options import (
     WorkerScaling,
 )
 from services.scheduler.domain.numbers import MAX_SECONDS, MAX_WORKERS, whole_number
+from services.scheduler.domain.queue_name import check_queue_name
 
 MAX_ATTEMPTS = 1000
 """As many as SQS allows receives."""
@@ -58,6 +59,8 @@ class AskedOptions:
     scaling: AskedScaling | None = None
     max_failed_percent: float | None = None
     webhook: Webhook | None = None
+    queue_name: str = ""
+    """`""`: not given."""
 
 
 def check_options(asked: AskedOptions, queue: DeadLetterQueue | None) -> Options:
@@ -69,6 +72,7 @@ def check_options(asked: AskedOptions, queue: DeadLetterQueue | None) -> Options
         scaling=None if asked.scaling is None else _scaling(asked.scaling),
         max_failed_percent=None if asked.max_failed_percent is None else _percent(asked.max_failed_percent),
         webhook=None if asked.webhook is None else _webhook(asked.webhook),
+        queue_name=check_queue_name("queue_name", asked.queue_name) if asked.queue_name else "",
     )
 
 

@@ -16,7 +16,9 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 EPOCH_ANNOTATION = "batch.cortex.dev/epoch"
 """Which leader's word an object follows: a number that grows with every leader."""
-API_ID_ANNOTATION = "batch.cortex.dev/api-id"
+PARTS_ANNOTATION = "batch.cortex.dev/spec-parts"
+"""In how many config maps the job's document is kept; 0 for one that is not split."""
+ELASTIC_ANNOTATION = "kueue.x-k8s.io/elastic-job"
 
 DEQUEUER = "dequeuer"
 """The main container."""

@@ -6,7 +6,8 @@ The configuration's defaults are filled in already. A probe of `pod.port` follow
 from collections.abc import Mapping
 
 from cortex.batch.v1 import worker_spec_pb2 as pb
-from services.scheduler.domain.api_config.model import ApiConfig, Container, Exec, HttpGet, Probe
+from services.scheduler.adapters.probe_message import probe_message
+from services.scheduler.domain.api_config.model import ApiConfig, Container
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobSpec
 from services.scheduler.domain.model.worker import WorkerRecord
@@ -47,28 +48,7 @@ def _container(container: Container, ports: Mapping[int, int], telemetry: Mappin
         command=container.command,
         args=container.args or (),
         env=[pb.EnvVar(name=name, value=value) for name, value in env.items()],
-        readiness_probe=_probe(container.readiness_probe, ports),
-        liveness_probe=_probe(container.liveness_probe, ports),
+        readiness_probe=probe_message(container.readiness_probe, ports),
+        liveness_probe=probe_message(container.liveness_probe, ports),
         memory_bytes=mem.whole if mem is not None else None,
     )
-
-
-def _probe(probe: Probe | None, ports: Mapping[int, int]) -> pb.Probe | None:
-    if probe is None:
-        return None
-    message = pb.Probe(
-        initial_delay_seconds=probe.initial_delay_seconds,
-        timeout_seconds=probe.timeout_seconds,
-        period_seconds=probe.period_seconds,
-        success_threshold=probe.success_threshold,
-        failure_threshold=probe.failure_threshold,
-    )
-    handler = probe.handler
-    if isinstance(handler, Exec):
-        message.exec.command.extend(handler.command)
-    elif isinstance(handler, HttpGet):
-        message.http_get.port = ports.get(handler.port, handler.port)
-        message.http_get.path = handler.path
-    else:
-        message.tcp_socket.port = ports.get(handler.port, handler.port)
-    return message

@@ -107,6 +107,8 @@ class ApiConfig:
     """Where its workers may run; None for anywhere."""
     endpoint: str
     """The path that takes its jobs, with a slash in front and none behind."""
+    queue_name: str
+    """The Kueue queue that its jobs wait in, on Kubernetes; `""` for none."""
     index: int
     """Which API of the file, from 0."""
     file_name: str

@@ -14,6 +14,7 @@ from services.scheduler.domain.api_config.document import Value, load
 from services.scheduler.domain.api_config.endpoints import RESERVED_ENDPOINTS, normalize_endpoint
 from services.scheduler.domain.api_config.model import KIND, ApiConfig, Container, Pod
 from services.scheduler.domain.api_config.reader import Place, Section, items, section, show, string
+from services.scheduler.domain.queue_name import check_queue_name
 
 MAX_NAME = 42
 """Leaves room for what is put around the name in Kubernetes."""
@@ -25,7 +26,7 @@ MAX_CONCURRENCY = 10_000
 MAX_API_BYTES = 256 * 1024
 """The most that one API's configuration may hold, written as JSON: every listing carries it."""
 
-_KEYS = ("name", "kind", "pod", "node_groups", "networking")
+_KEYS = ("name", "kind", "pod", "node_groups", "networking", "queue_name")
 _POD_KEYS = ("port", "max_concurrency", "containers")
 _OTHER_KINDS = ("RealtimeAPI", "AsyncAPI", "TaskAPI", "TrafficSplitter")
 _NODE_GROUP = re.compile(r"[A-Za-z0-9_-]+")
@@ -65,6 +66,7 @@ def parse_api(file_name: str, index: int, entry: dict[str, Value], reserved: Col
         pod=_pod(api),
         node_groups=_node_groups(api),
         endpoint=_endpoint(api, name, reserved),
+        queue_name=_queue_name(api),
         index=index,
         file_name=file_name,
         submitted=entry,
@@ -142,6 +144,13 @@ def _endpoint(api: Section, name: str, reserved: Collection[str]) -> str:
     place = networking.place.key("endpoint")
     value = string(place, networking.values["endpoint"]) if networking.given("endpoint") else f"/{name}"
     return normalize_endpoint(place, value, reserved)
+
+
+def _queue_name(api: Section) -> str:
+    if not api.given("queue_name"):
+        return ""
+    place = api.place.key("queue_name")
+    return check_queue_name(str(place), string(place, api.values["queue_name"]))
 
 
 def _refuse_duplicates(file_name: str, configs: list[ApiConfig]) -> None:

@@ -6,8 +6,8 @@ checked with.
 
 - `pod_id` (64 hex digits): hash of what runs: name, kind, pod, and the directory it runs in (the configuration file's,
   where its name is an absolute path).
-- `spec_id` (32): hash of all that was configured: `pod_id`, networking and node groups. While it stays the same there
-  is nothing to deploy.
+- `spec_id` (32): hash of all that was configured: `pod_id`, networking, node groups and queue. While it stays the same
+  there is nothing to deploy.
 - `deployment_id` (10): stays over updates; a new one for a forced deployment.
 - `id` (60): `TIME-DEPLOYMENT-SPEC`, where TIME is `2^63-1 - nanoseconds` as 16 hex digits: newer versions sort first.
   It names one version and fits a Kubernetes label.
@@ -47,7 +47,8 @@ def pod_id(config: ApiConfig) -> str:
 
 def spec_id(config: ApiConfig) -> str:
     """Identifies all that was configured."""
-    return _hash(pod_id(config), config.endpoint, config.node_groups)[:32]
+    queue = (config.queue_name,) if config.queue_name else ()
+    return _hash(pod_id(config), config.endpoint, config.node_groups, *queue)[:32]
 
 
 def new_deployment_id(name: str, now_ns: int) -> str:
@@ -85,6 +86,8 @@ def to_version(config: ApiConfig, deployment_id: str, initial_deployment_ns: int
         "last_updated": now_ns // 1_000_000_000,
         "metadata_root": f"apis/{config.name}/metadata",
     }
+    if config.queue_name:  # Cortex has no such key
+        document["queue_name"] = config.queue_name
     return ApiVersion(config.name, api_id, config.endpoint, _json(document), now_ns)
 
 
@@ -107,6 +110,7 @@ def load_api(version: ApiVersion) -> ApiConfig:
     """The configuration that a version was made from."""
     document: Json = json.loads(version.spec_json)
     entry = {key: document[key] for key in ("name", "kind", "pod", "node_groups", "networking")}
+    entry["queue_name"] = document.get("queue_name")
     config = parse_api(document["file_name"], document["index"], entry, reserved=())
     return replace(config, submitted=document["submitted_api_spec"])
 

@@ -68,3 +68,5 @@ class Options:
     max_failed_percent: float | None = None
     """More failed batches than this stop the job."""
     webhook: Webhook | None = None
+    queue_name: str = ""
+    """The Kueue queue that the job waits in, instead of its API's; `""`: not given."""
