@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 
-from cortex.batch.v1.resources_pb2 import Job
+from cortex.batch.v1.resources_pb2 import BatchCounts, Job, WorkerCounts
 from services.gateway.scheduler import Scheduler
 
 KEPT_S = 15 * 60
@@ -94,6 +94,17 @@ def _exposition(jobs: Iterable[Job]) -> Iterator[str]:
     yield from _head("cortex_time_per_batch", "histogram", "Seconds that successful attempts of batches took.")
     for job in jobs:
         yield from _histogram(job)
+    yield from _head("cortex_job_batches", "gauge", "Batches of a job, by state.")
+    for job in jobs:
+        yield from _by_state("cortex_job_batches", job, job.batch_counts)
+    yield from _head("cortex_job_workers", "gauge", "Workers of a job that is not over, by state.")
+    for job in jobs:
+        if not job.HasField("end_time"):
+            yield from _by_state("cortex_job_workers", job, job.worker_counts)
+    yield from _head("cortex_job_status", "gauge", "1 for the status that a job has.")
+    for job in jobs:
+        status = Job.Status.Name(job.status).removeprefix("STATUS_").lower()
+        yield f'cortex_job_status{{{_labels(job)},status="{status}"}} 1\n'
 
 
 def _head(name: str, kind: str, meaning: str) -> Iterator[str]:
@@ -109,6 +120,12 @@ def _histogram(job: Job) -> Iterator[str]:
     yield f'cortex_time_per_batch_bucket{{{labels},le="+Inf"}} {total}\n'
     yield f"cortex_time_per_batch_sum{{{labels}}} {job.metrics.succeeded_seconds!r}\n"
     yield f"cortex_time_per_batch_count{{{labels}}} {total}\n"
+
+
+def _by_state(name: str, job: Job, counts: BatchCounts | WorkerCounts) -> Iterator[str]:
+    """All states, those without any too: a series that comes and goes draws no line."""
+    for field in counts.DESCRIPTOR.fields:
+        yield f'{name}{{{_labels(job)},state="{field.name}"}} {getattr(counts, field.name)}\n'
 
 
 def _labels(job: Job) -> str:

@@ -45,6 +45,8 @@ class Settings:
     """The Lease by which one of several replicas is elected; None: there is one alone, and it leads."""
     identity: str
     """Who we are among them: the pod's name."""
+    metrics_address: str | None
+    """HOST:PORT at which Prometheus finds the scheduler's series; None: nowhere."""
     node_groups: frozenset[str] | None
     """The names that `node_groups` of an API may hold, separated by commas; None: they are not checked."""
 
@@ -70,6 +72,7 @@ class Settings:
             drain_seconds=env.seconds("CORTEX_DRAIN", 7.0),
             lease=env.optional("CORTEX_LEASE"),
             identity=env.text("CORTEX_POD_NAME", socket.gethostname()),
+            metrics_address=env.optional("CORTEX_METRICS_ADDRESS"),
             node_groups=_names(env.optional("CORTEX_NODE_GROUPS")),
         )
 

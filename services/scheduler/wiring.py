@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from opentelemetry.context import get_current
 
@@ -19,6 +20,7 @@ from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWo
 from services.scheduler.adapters.log_files import LogFiles
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.adapters.sqlite.writer import tell_nobody
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.adapters.webhook_sender import HttpWebhookSender
 from services.scheduler.api.batch_servicer import BatchServicer
@@ -45,6 +47,9 @@ from services.scheduler.usecases.submitting.submit import Submit
 from services.scheduler.usecases.submitting.submit_stream import SubmitStream
 from services.scheduler.usecases.webhooks import Webhooks
 
+if TYPE_CHECKING:
+    from services.scheduler.adapters.metrics.series import Metrics
+
 log = logging.getLogger(__name__)
 
 
@@ -52,42 +57,65 @@ async def serve(settings: Settings, environ: Mapping[str, str], stop: Stop) -> N
     """Run the scheduler until it is told to stop. Local workers inherit `environ`."""
     telemetry = start("cortex-scheduler")
     try:
-        if settings.lease is None:
-            await _lead(settings, environ, telemetry, stop)
-        else:
-            await _stand_by(settings, settings.lease, environ, telemetry, stop)
+        async with _measured(settings.metrics_address) as metrics:
+            observed = Observed(telemetry, metrics)
+            if settings.lease is None:
+                await _lead(settings, environ, observed, stop)
+            else:
+                await _stand_by(settings, settings.lease, environ, observed, stop)
     finally:
         telemetry.shutdown()
 
 
-async def _stand_by(
-    settings: Settings, lease: str, environ: Mapping[str, str], telemetry: Telemetry, stop: Stop
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Who watches a scheduler."""
+
+    telemetry: Telemetry
+    metrics: "Metrics | None" = None
+
+
+@asynccontextmanager
+async def _measured(address: str | None) -> "AsyncIterator[Metrics | None]":
+    if address is None:
+        yield None
+        return
+    # Late: Prometheus' library takes time and memory, which one machine saves.
+    from services.scheduler.adapters.metrics.server import serving
+
+    async with serving(address) as metrics:
+        yield metrics
+
+
+async def _stand_by(settings: Settings, lease: str, environ: Mapping[str, str], observed: Observed, stop: Stop) -> None:
     """Answer questions about health until this replica is elected; then lead."""
     # Late: Kubernetes' library takes a second and 40 MiB, which one machine saves.
     from services.scheduler.adapters.leadership import leadership
 
-    server = Server(settings.grpc_address, settings.scheduler_socket, telemetry.tracer)
+    server = Server(settings.grpc_address, settings.scheduler_socket, observed.telemetry.tracer)
     await server.start()
     log.info("serving health on port %d", server.port)
     try:
         async with leadership(environ, lease, settings.identity, stop) as leads:
             if leads:
-                await _lead(settings, environ, telemetry, stop, server)
+                await _lead(settings, environ, observed, stop, server)
     finally:
         await server.stop(None)
 
 
 async def _lead(
-    settings: Settings, environ: Mapping[str, str], telemetry: Telemetry, stop: Stop, server: Server | None = None
+    settings: Settings, environ: Mapping[str, str], observed: Observed, stop: Stop, server: Server | None = None
 ) -> None:
     """Be the scheduler."""
-    ledger = await SqliteLedger.open(settings.data_dir / "ledger.db")
+    on_commit = observed.metrics.committed if observed.metrics is not None else tell_nobody
+    ledger = await SqliteLedger.open(settings.data_dir / "ledger.db", on_commit)
     aws = AwsSession(environ)
     try:
         objects = ObjectStores(aws, settings.input_roots)
         driver = LocalWorkerDriver(_driver_settings(settings), environ)
-        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(aws), telemetry, objects, server)
+        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(aws), observed, objects, server)
+        if observed.metrics is not None:
+            observed.metrics.lead(scheduler.jobs.at_work)
         await scheduler.run(stop)
     finally:
         await aws.close()
@@ -113,7 +141,7 @@ class Scheduler:
         ledger: Ledger,
         driver: WorkerDriver,
         queues: DeadLetterQueues,
-        telemetry: Telemetry,
+        observed: Observed,
         objects: ObjectStore,
         server: Server | None = None,
     ) -> Self:
@@ -127,7 +155,9 @@ class Scheduler:
             driver=driver,
             queues=queues,
             clock=clock,
-            trace=partial(OtelJobTrace, telemetry),
+            trace=partial(
+                observed.metrics.job_trace if observed.metrics is not None else OtelJobTrace, observed.telemetry
+            ),
             token=tokens.sign,
             job_document=job_document,
             on_over=webhooks.wake,
@@ -153,7 +183,7 @@ class Scheduler:
             TailResults(ledger, objects, jobs),
             LogFiles(settings.data_dir / "logs"),
         )
-        server = server or Server(settings.grpc_address, settings.scheduler_socket, telemetry.tracer)
+        server = server or Server(settings.grpc_address, settings.scheduler_socket, observed.telemetry.tracer)
         drain_seconds = settings.drain_seconds if settings.lease is None else None
         return cls(jobs, webhooks, batch, WorkerServicer(jobs, tokens), server, drain_seconds)
 

@@ -25,7 +25,7 @@ from services.scheduler.settings import Settings
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.ports.workers import WorkerExit
-from services.scheduler.wiring import Scheduler
+from services.scheduler.wiring import Observed, Scheduler
 
 if TYPE_CHECKING:
     from cortex.batch.v1.batch_service_pb2_grpc import BatchServiceAsyncStub  # exists in the stubs alone
@@ -305,7 +305,7 @@ async def scheduler(
     ledger = await SqliteLedger.open(directory / "ledger.db")
     aws = AwsSession(os.environ)
     queues, objects = queues or SqsQueues(aws), objects or ObjectStores(aws, ())
-    built = await Scheduler.build(chosen, ledger, driver, queues, start("test"), objects)
+    built = await Scheduler.build(chosen, ledger, driver, queues, Observed(start("test")), objects)
     stop = Stop()
     stop.at_once = True
     running = asyncio.create_task(built.run(stop))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -15,7 +14,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cortex.batch.v1.batch_service_pb2 import DeployApisRequest, LogLine, TailLogsRequest
 from cortex.batch.v1.resources_pb2 import Job, JobMetrics
 from services.common.errors import Category, CortexError
-from tests.integration.gateway_harness import JOB_ID, SPEC_JSON, Answer, Gateway, api, job, running
+from tests.exposition import samples
+from tests.integration.gateway_harness import JOB_ID, SPEC_JSON, Gateway, api, job, running
 
 STATUS = {"job_id", "status", "batches_in_queue", "batch_counts", "trace_id", "workers", "config", "created_time"}
 METADATA = {"name": "digits", "kind": "BatchAPI", "id": "v1", "last_updated": 1_700_000_000}
@@ -293,18 +293,6 @@ async def test_health_is_honest(gateway: Gateway) -> None:
     assert (await gateway.get("/healthz")).status == 200
 
 
-SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-LABEL = re.compile(r'(\w+)="([^"]*)"')
-
-
-def samples(answer: Answer) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    """Read by hand: prometheus_client's parser gives every counter the suffix that Cortex's have not."""
-    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
-    for name, labels, value in SAMPLE.findall(answer.body.decode()):
-        found.setdefault(name, {})[tuple(sorted(LABEL.findall(labels)))] = float(value)
-    return found
-
-
 async def test_jobs_are_metrics_under_the_names_of_cortex(gateway: Gateway) -> None:
     metrics = JobMetrics(
         succeeded=6, failed=2, succeeded_seconds=3.5, bucket_bounds_seconds=[0.1, 1.0], bucket_counts=[1, 2, 3]
@@ -313,7 +301,7 @@ async def test_jobs_are_metrics_under_the_names_of_cortex(gateway: Gateway) -> N
     answer = await gateway.get("/metrics")
     for line in ("cortex_batch_succeeded counter", "cortex_batch_failed counter", "cortex_time_per_batch histogram"):
         assert f"# TYPE {line}\n" in answer.body.decode()
-    found = samples(answer)
+    found = samples(answer.body.decode())
     labels = (("api_name", "digits"), ("job_id", "2"))
     assert found["cortex_batch_succeeded"] == {labels: 6}
     assert found["cortex_batch_failed"] == {labels: 2}
@@ -335,7 +323,10 @@ async def test_a_jobs_series_stay_for_a_while_after_its_end(gateway: Gateway) ->
     }
 
     async def shown() -> set[str]:
-        return {dict(labels)["job_id"] for labels in samples(await gateway.get("/metrics"))["cortex_batch_succeeded"]}
+        return {
+            dict(labels)["job_id"]
+            for labels in samples((await gateway.get("/metrics")).body.decode())["cortex_batch_succeeded"]
+        }
 
     assert await shown() == {"1", "9"}
     gateway.asked.jobs["9"] = over("9", now)
@@ -345,12 +336,12 @@ async def test_a_jobs_series_stay_for_a_while_after_its_end(gateway: Gateway) ->
 
 async def test_metrics_of_the_gateway_do_not_need_the_scheduler(gateway: Gateway) -> None:
     await gateway.get(f"/batch/digits?jobID={JOB_ID}")
-    up = samples(await gateway.get("/metrics"))
+    up = samples((await gateway.get("/metrics")).body.decode())
     assert up["cortex_gateway_scheduler_up"] == {(): 1}
     counted = (("method", "GET"), ("route", "/batch/{api_name}"), ("status", "200"))
     assert up["cortex_gateway_requests_total"][counted] == 1
     gateway.asked.error = CortexError("system.unavailable", "away", Category.UNAVAILABLE)
-    down = samples(await gateway.get("/metrics"))
+    down = samples((await gateway.get("/metrics")).body.decode())
     assert down["cortex_gateway_scheduler_up"] == {(): 0}
     assert "cortex_batch_succeeded" not in down
 

@@ -24,7 +24,7 @@ from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.usecases.running import readiness, worker_pool
-from services.scheduler.wiring import Scheduler
+from services.scheduler.wiring import Observed, Scheduler
 from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler, settings
 
 DISK_FULL = CortexError("ledger.storage_full", "the disk is full", Category.STORAGE_FULL)
@@ -419,7 +419,7 @@ async def test_when_a_restarted_scheduler_begins_to_listen_it_knows_its_workers(
     ledger = await SqliteLedger.open(tmp_path / "ledger.db")
     aws = AwsSession({})
     queues, objects = SqsQueues(aws), ObjectStores(aws, ())
-    built = await Scheduler.build(settings(tmp_path), ledger, driver, queues, start("test"), objects)
+    built = await Scheduler.build(settings(tmp_path), ledger, driver, queues, Observed(start("test")), objects)
     try:
         await built.jobs.resume()
         run = built.jobs.run(job_id)

@@ -20,7 +20,7 @@ from services.scheduler.adapters.sqlite.outcomes import OutcomeTables
 from services.scheduler.adapters.sqlite.readers import Readers
 from services.scheduler.adapters.sqlite.webhooks import WebhookTables
 from services.scheduler.adapters.sqlite.workers import WorkerTables
-from services.scheduler.adapters.sqlite.writer import Writer
+from services.scheduler.adapters.sqlite.writer import OnCommit, Writer, tell_nobody
 
 READERS = 2
 """Reads at once: one that is long (a restart's look at a huge job) leaves the other for dispatch."""
@@ -35,14 +35,14 @@ class SqliteLedger(ApiTables, JobTables, InputTables, OutcomeTables, WebhookTabl
         self._lock = lock
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: Path, on_commit: OnCommit = tell_nobody) -> Self:
         """Open the ledger, or make a new one, and count this opening.
 
         Raises `CortexError`: `ledger.in_use`, `ledger.version_not_supported`, `ledger.storage_full`, `ledger.failed`.
         """
         lock, connection, identity, reading = await asyncio.to_thread(_open, path)
         explain = partial(database.explain, path=path)
-        return cls(identity, lock, Writer(connection, explain), Readers(reading, explain))
+        return cls(identity, lock, Writer(connection, explain, on_commit), Readers(reading, explain))
 
     @property
     def generation(self) -> int:

@@ -10,6 +10,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
@@ -17,6 +18,14 @@ from typing import Any, NamedTuple, TypeVar
 from services.common.errors import Category, CortexError
 
 T = TypeVar("T")
+
+OnCommit = Callable[[float, int, int], None]
+"""Told of each group, in the writer's thread: the seconds it took, its operations, and how many of them the database
+refused."""
+
+
+def tell_nobody(_seconds: float, _operations: int, _refused: int) -> None:
+    """For a ledger that nobody measures."""
 
 
 class _Request(NamedTuple):
@@ -28,16 +37,20 @@ class Writer:
     """Runs operations on its connection, in the order in which they were submitted. Belongs to one event loop."""
 
     def __init__(
-        self, connection: sqlite3.Connection, explain: Callable[[sqlite3.Error], CortexError], name: str = "ledger"
+        self,
+        connection: sqlite3.Connection,
+        explain: Callable[[sqlite3.Error], CortexError],
+        on_commit: OnCommit = tell_nobody,
     ) -> None:
         self._connection = connection
         self._explain = explain
+        self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._ended = self._loop.create_future()
         self._closing = False
         # A daemon: a process that ends without `close` must not wait for it; what was not committed was not promised.
-        threading.Thread(target=self._run, name=f"{name}-writer", daemon=True).start()
+        threading.Thread(target=self._run, name="ledger-writer", daemon=True).start()
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
         """Run an operation; the future is done once what it did is on disk."""
@@ -63,11 +76,18 @@ class Writer:
                     group.append(self._requests.get_nowait())
             requests = [request for request in group if request is not None]
             open_ = len(requests) == len(group)
-            results = self._commit(requests) if requests else []
+            results = self._measured(requests) if requests else []
             if not open_:
                 self._connection.close()
             with suppress(RuntimeError):  # the event loop is closed: nobody is left to be told
                 self._loop.call_soon_threadsafe(self._deliver, requests, results, not open_)
+
+    def _measured(self, requests: list[_Request]) -> list[Any]:
+        began = time.perf_counter()
+        results = self._commit(requests)
+        refused = sum(isinstance(result, CortexError) and result.kind.startswith("ledger.") for result in results)
+        self._on_commit(time.perf_counter() - began, len(requests), refused)
+        return results
 
     def _commit(self, requests: list[_Request]) -> list[Any]:
         """The result of each operation, or the exception that it raised."""

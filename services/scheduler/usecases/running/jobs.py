@@ -128,6 +128,10 @@ class Jobs:
         run = self._runs.get(job_id)
         return None if run is None or run.over.is_set() else run
 
+    def at_work(self) -> list[JobView]:
+        """The jobs that are not over."""
+        return [run.view() for run in self._runs.values() if not run.over.is_set()]
+
     async def view(self, api_name: str, job_id: str) -> JobView:
         """A job as it is. Raises `CortexError`: `job.not_found`, or `resources.api_not_deployed` where that is why.
 
