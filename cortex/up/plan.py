@@ -77,7 +77,12 @@ class Endpoints:
 
 
 def local_system(
-    directories: Directories, endpoints: Endpoints, *, insecure: bool, input_roots: Sequence[Path] = ()
+    directories: Directories,
+    endpoints: Endpoints,
+    *,
+    insecure: bool,
+    input_roots: Sequence[Path] = (),
+    gpus: str | None = None,
 ) -> Plan:
     """Gateway, scheduler and collector on this machine.
 
@@ -105,6 +110,8 @@ def local_system(
     scheduler_environment = {"CORTEX_GRPC_ADDRESS": str(endpoints.grpc), "CORTEX_SCHEDULER_SOCKET": str(scheduler)}
     if input_roots:  # else what the environment says
         scheduler_environment["CORTEX_INPUT_ROOTS"] = os.pathsep.join(map(str, input_roots))
+    if gpus is not None:
+        scheduler_environment["CORTEX_GPUS"] = gpus
     inherited = (directories.parts_lock_fd,)
     return Plan(
         parts=(
@@ -130,6 +137,13 @@ def local_system(
 def service(name: str) -> tuple[str, ...]:
     """The command of a service. `-P`: the directory where a user starts this may hold a `services` of its own."""
     return (sys.executable, "-P", "-m", f"services.{name}")
+
+
+def check_gpus(gpus: str | None) -> None:
+    """Raises `UpError` when what the scheduler is to be told makes no sense."""
+    names = [name.strip() for name in (gpus or "").split(",") if name.strip()]
+    if gpus is not None and (not names or len(set(names)) < len(names)):
+        raise UpError(f"--gpus {gpus}: give how many GPUs there are (2), or which, without repetitions (0,3)")
 
 
 def input_root(directory: Path) -> Path:

@@ -27,6 +27,8 @@ class Options:
     """Serve addresses that are not loopback. There is no authentication: whoever reaches one may run programs here."""
     input_roots: tuple[Path, ...] = ()
     """Directories whose files jobs may read, and write results to."""
+    gpus: str | None = None
+    """How many GPUs there are, or which; None for those that are found."""
 
 
 def run(options: Options) -> bool:
@@ -37,6 +39,7 @@ def run(options: Options) -> bool:
     Prints one line on standard output when all is ready; everything else goes to standard error.
     """
     plan.check_installed()
+    plan.check_gpus(options.gpus)
     input_roots = [plan.input_root(root) for root in options.input_roots]
     http, grpc = ports.resolve(options.host, options.port), ports.resolve(options.host, options.grpc_port)
     if not http.is_loopback and not options.insecure:
@@ -58,7 +61,9 @@ def run(options: Options) -> bool:
         )
         if not http.is_loopback:
             _say(f"warning: --insecure: everyone who can reach {endpoints.http} may run programs on this machine")
-        system = plan.local_system(directories, endpoints, insecure=options.insecure, input_roots=input_roots)
+        system = plan.local_system(
+            directories, endpoints, insecure=options.insecure, input_roots=input_roots, gpus=options.gpus
+        )
         ready_line = f"cortex is ready at http://{endpoints.http} (gRPC {endpoints.grpc})"
         return asyncio.run(_supervise(system, ready_line, http_socket))
 

@@ -16,7 +16,7 @@ from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
-from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
+from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings, Machine, find_machine
 from services.scheduler.adapters.log_files import LogFiles
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
@@ -112,7 +112,7 @@ async def _lead(
     aws = AwsSession(environ)
     try:
         objects = ObjectStores(aws, settings.input_roots)
-        driver = LocalWorkerDriver(_driver_settings(settings), environ)
+        driver = await _driver(settings, environ)
         scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(aws), observed, objects, server)
         if observed.metrics is not None:
             observed.metrics.lead(scheduler.jobs.at_work)
@@ -175,7 +175,7 @@ class Scheduler:
         batch = BatchServicer(
             Apis(ledger, jobs),
             jobs,
-            Deploy(ledger, clock, settings.node_groups),
+            Deploy(ledger, clock, settings.node_groups, driver.check),
             submit,
             SubmitStream(submit, ledger, jobs),
             retry,
@@ -211,7 +211,13 @@ def _request_traceparent() -> str:
     return traceparent(get_current()) or new_traceparent()
 
 
-def _driver_settings(settings: Settings) -> LocalWorkerSettings:
+async def _driver(settings: Settings, environ: Mapping[str, str]) -> WorkerDriver:
+    machine = await asyncio.to_thread(find_machine, environ)
+    log.info("to be shared out among workers: %s", machine)
+    return LocalWorkerDriver(_driver_settings(settings, machine), environ)
+
+
+def _driver_settings(settings: Settings, machine: Machine) -> LocalWorkerSettings:
     return LocalWorkerSettings(
         data_dir=settings.data_dir,
         scheduler_address=f"unix:{settings.scheduler_socket}" if settings.scheduler_socket else settings.grpc_address,
@@ -221,4 +227,5 @@ def _driver_settings(settings: Settings) -> LocalWorkerSettings:
         collector_port=settings.collector_port,
         working_dir=settings.working_dir,
         lifeline_fd=settings.lifeline_fd,
+        machine=machine,
     )

@@ -18,6 +18,7 @@ from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.domain.api_config.model import ApiConfig
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import ContainerState, Health, WorkerRecord
@@ -58,6 +59,9 @@ class ScriptedDriver:
     sizes: list[int] = field(default_factory=list)
     callback: Callable[[WorkerExit], None] = lambda _: None
     outlives_scheduler = False
+
+    def check(self, config: ApiConfig) -> None:
+        """Takes any."""
 
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
         self.alive.add(worker.worker_id)

@@ -34,8 +34,19 @@ PORT = click.IntRange(0, 65535)
     multiple=True,
     help="Jobs may read the files below, as file:///PATH, and write results there. May be repeated.",
 )
+@click.option(
+    "--gpus",
+    metavar="N|LIST",
+    help="The GPUs that workers share: how many (2), or which (0,3). Without it, those that this shell may use.",
+)
 def command(
-    host: str, port: int, grpc_port: int, data_dir: Path, insecure: bool, input_roots: tuple[Path, ...]
+    host: str,
+    port: int,
+    grpc_port: int,
+    data_dir: Path,
+    insecure: bool,
+    input_roots: tuple[Path, ...],
+    gpus: str | None,
 ) -> None:
     """Run the whole system on this machine.
 
@@ -45,5 +56,5 @@ def command(
     """
     from cortex.up.system import Options, run
 
-    if not run(Options(host, port, grpc_port, data_dir, insecure, input_roots)):
+    if not run(Options(host, port, grpc_port, data_dir, insecure, input_roots, gpus)):
         click.get_current_context().exit(INTERRUPTED)

@@ -1,7 +1,9 @@
 """Deploying a configuration file: all of its APIs come into force together, or none does."""
 
 import asyncio
+from collections.abc import Callable
 
+from services.common.errors import CortexError
 from services.scheduler.domain.api_config.model import KIND, ApiConfig
 from services.scheduler.domain.api_config.parse import parse_api_file
 from services.scheduler.domain.api_config.reader import Place, show
@@ -14,23 +16,35 @@ from services.scheduler.usecases.ports.ledger import ApiLedger
 class Deploy:
     """Compares a file with what is deployed and brings the difference into force."""
 
-    def __init__(self, ledger: ApiLedger, clock: Clock, node_groups: frozenset[str] | None = None) -> None:
-        """`node_groups` are those that there are; None where they are not known: then any name will do."""
+    def __init__(
+        self,
+        ledger: ApiLedger,
+        clock: Clock,
+        node_groups: frozenset[str] | None = None,
+        check: Callable[[ApiConfig], None] = lambda config: None,
+    ) -> None:
+        """`node_groups` are those that there are; None where they are not known: then any name will do.
+
+        `check` raises `CortexError` for an API whose workers could never run here.
+        """
         self._ledger = ledger
         self._clock = clock
         self._node_groups = node_groups
+        self._check = check
         self._one_at_a_time = asyncio.Lock()  # between the comparison and the write nobody else may deploy
 
     async def deploy(self, file_name: str, data: bytes, force: bool) -> list[tuple[ApiVersion, str]]:
         """The APIs of the file as they are now, in its order, each with what was done, for people.
 
         An API that did not change is left alone unless `force`. Raises `CortexError` when the file has a mistake,
-        `resources.invalid_node_group_selector` when it names a node group that there is not, or
+        `resources.invalid_node_group_selector` when it names a node group that there is not, what `check` raises, or
         `spec.duplicate_endpoint` when an endpoint belongs to an API that is not in the file. Then nothing changed.
         """
         configs = await asyncio.to_thread(parse_api_file, file_name or "configuration", data)
         if self._node_groups is not None:
             _refuse_unknown_node_groups(configs, self._node_groups)
+        for config in configs:
+            self._refuse_impossible(config)
         async with self._one_at_a_time:
             deployed = {version.name: version for version in await self._ledger.apis()}
             _refuse_taken_endpoints(configs, deployed)
@@ -39,6 +53,13 @@ class Deploy:
             if changed:
                 await self._ledger.put_apis(changed)
         return results
+
+    def _refuse_impossible(self, config: ApiConfig) -> None:
+        try:
+            self._check(config)
+        except CortexError as error:
+            message = f"{config.file_name}: {config.name}: {error.message}"
+            raise CortexError(error.kind, message, error.category) from error
 
     async def _next_version(self, config: ApiConfig, current: ApiVersion | None, force: bool) -> tuple[ApiVersion, str]:
         label = f"{config.name} ({KIND})"

@@ -2,10 +2,12 @@
 
 `driver` starts, watches and ends dequeuers; `directories` are the files they find; `worker_spec` turns an API's
 configuration into what a dequeuer is told; `ports` decides where a worker listens, and whether it needs a network
-namespace of its own (`namespaces`, with an `uplink`); `processes` knows a process by pid and start time.
+namespace of its own (`namespaces`, with an `uplink`); `devices` shares out GPUs; `processes` knows a process by pid and
+start time.
 """
 
+from services.scheduler.adapters.local_workers.devices import Machine, find_machine
 from services.scheduler.adapters.local_workers.driver import LocalWorkerDriver
 from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
 
-__all__ = ["LocalWorkerDriver", "LocalWorkerSettings"]
+__all__ = ["LocalWorkerDriver", "LocalWorkerSettings", "Machine", "find_machine"]

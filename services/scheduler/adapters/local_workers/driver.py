@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -24,6 +25,7 @@ from cortex.batch.v1 import worker_spec_pb2 as pb
 from services.common.errors import Category, CortexError
 from services.common.lifecycle import LIFELINE_VARIABLE
 from services.scheduler.adapters.local_workers import namespaces
+from services.scheduler.adapters.local_workers.devices import Devices, Shares
 from services.scheduler.adapters.local_workers.directories import WorkerDirectories
 from services.scheduler.adapters.local_workers.ports import Ports
 from services.scheduler.adapters.local_workers.preparation import Prepared, prepare
@@ -31,9 +33,10 @@ from services.scheduler.adapters.local_workers.processes import Watched, end_mar
 from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
 from services.scheduler.adapters.local_workers.uplink import Uplink
 from services.scheduler.domain.api_config import load_api, mentions_port, probe_ports
+from services.scheduler.domain.api_config.model import ApiConfig
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
-from services.scheduler.domain.model.worker import ContainerState, Health, WorkerRecord
+from services.scheduler.domain.model.worker import ContainerState, Health, Phase, WorkerRecord
 from services.scheduler.usecases.ports.workers import WorkerExit
 
 log = logging.getLogger(__name__)
@@ -68,14 +71,18 @@ class _Detail:
 
     api_name: str
     ports: tuple[int, ...]
+    shares: Shares
 
     def text(self) -> str:
-        return json.dumps({"api": self.api_name, "ports": self.ports})
+        devices = {"devices": {"key": self.shares.key, "of": self.shares.of}} if self.shares.key else {}
+        return json.dumps({"api": self.api_name, "ports": self.ports, **devices})
 
     @classmethod
     def of(cls, worker: WorkerRecord) -> "_Detail":
         told = json.loads(worker.detail or "{}")
-        return cls(told.get("api", ""), tuple(told.get("ports", ())))
+        devices = told.get("devices", {})
+        of = {name: tuple(share) for name, share in devices.get("of", {}).items()}
+        return cls(told.get("api", ""), tuple(told.get("ports", ())), Shares(devices.get("key", ""), of))
 
 
 class LocalWorkerDriver:
@@ -88,8 +95,10 @@ class LocalWorkerDriver:
         self._environ = environ
         self._directories = WorkerDirectories(settings.data_dir)
         self._ports = Ports()
+        self._devices = Devices(settings.machine)
         self._live: dict[str, _Live] = {}
         self._callback: Callable[[WorkerExit], None] | None = None
+        self._tell_health: Callable[[str, Health], None] = lambda worker_id, health: None
         self._ends: set[asyncio.Task[None]] = set()
 
     def on_exit(self, callback: Callable[[WorkerExit], None]) -> None:
@@ -97,7 +106,8 @@ class LocalWorkerDriver:
         self._callback = callback
 
     def on_health(self, callback: Callable[[str, Health], None]) -> None:
-        """Nothing to tell: a dequeuer that was started speaks for itself."""
+        """Call back while `start` waits; a dequeuer that was started speaks for itself."""
+        self._tell_health = callback
 
     def on_containers(self, callback: Callable[[str, Sequence[ContainerState]], None]) -> None:
         """Nothing to tell: the dequeuer runs the containers."""
@@ -105,35 +115,56 @@ class LocalWorkerDriver:
     async def resize(self, job: JobRecord, workers: int) -> None:
         """Nothing to do: workers are started and ended one by one."""
 
+    def check(self, config: ApiConfig) -> None:
+        """Raises `CortexError` when this machine has not what a worker of this API asks for."""
+        self._devices.check(config)
+
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
-        """Start a worker's dequeuer. Raises `CortexError` when that cannot be done: STORAGE_FULL for a full disk."""
+        """Start a worker's dequeuer, once there are the devices that it is to own.
+
+        Raises `CortexError` when that cannot be done: STORAGE_FULL for a full disk, INVALID for devices that this
+        machine has not.
+        """
         config = load_api(api)
         try:
-            choice = await self._ports.choose(
-                worker.worker_id, config.pod.port, probe_ports(config), follows=mentions_port(config)
-            )
-            prefix = await asyncio.to_thread(_namespace, choice.fixed) if choice.namespace else []
-            prepared = prepare(
-                self._settings, self._directories, self._environ, config, api, job, worker, choice, token
-            )
-            with _uplink(prepared.spec) as uplink:
-                await asyncio.to_thread(self._make_files, prepared)
-                pid = self._spawn(prepared.spec, prefix)
-                if uplink is not None:
-                    self._attach(uplink, pid, prepared.spec)
-        except (OSError, ValueError) as error:
-            self._ports.release(worker.worker_id)
+            shares = await self._devices.take(worker.worker_id, config, partial(self._queued, worker.worker_id))
+            return await self._start(config, api, job, worker, token, shares)
+        except BaseException as error:
+            self._let_go(worker.worker_id)
+            if not isinstance(error, (OSError, ValueError)):
+                raise
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             category = Category.STORAGE_FULL if full else Category.INTERNAL
             raise CortexError("worker.cannot_start", str(error), category) from error
-        except CortexError:
-            self._ports.release(worker.worker_id)
-            raise
+
+    async def _start(
+        self, config: ApiConfig, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str, shares: Shares
+    ) -> WorkerRecord:
+        choice = await self._ports.choose(
+            worker.worker_id, config.pod.port, probe_ports(config), follows=mentions_port(config)
+        )
+        prefix = await asyncio.to_thread(_namespace, choice.fixed) if choice.namespace else []
+        told = {each.name: self._devices.variables(each, shares) for each in config.pod.containers}
+        prepared = prepare(
+            self._settings, self._directories, self._environ, config, api, job, worker, choice, token, told
+        )
+        with _uplink(prepared.spec) as uplink:
+            await asyncio.to_thread(self._make_files, prepared)
+            pid = self._spawn(prepared.spec, prefix)
+            if uplink is not None:
+                self._attach(uplink, pid, prepared.spec)
         started = start_time(pid) or 0.0  # no time: it has ended already, which is told at once
-        detail = _Detail(api.name, tuple(sorted(choice.on_machine)))
+        detail = _Detail(api.name, tuple(sorted(choice.on_machine)), shares)
         record = replace(worker, pid=pid, started=started, detail=detail.text())
         self._watch(record, pid, started)
         return record
+
+    def _queued(self, worker_id: str, reason: str) -> None:
+        self._tell_health(worker_id, Health(Phase.PENDING, reason, queued=True))
+
+    def _let_go(self, worker_id: str) -> None:
+        self._ports.release(worker_id)
+        self._devices.release(worker_id)
 
     async def adopt(self, worker: WorkerRecord) -> bool:
         """Watch a worker that an earlier scheduler started. False when it is gone, with all that belonged to it."""
@@ -145,7 +176,9 @@ class LocalWorkerDriver:
             except ProcessLookupError:
                 log.info("worker %s (process %d) is gone", worker.worker_id, worker.pid)
             else:
-                self._ports.remember(worker.worker_id, frozenset(_Detail.of(worker).ports))
+                detail = _Detail.of(worker)
+                self._ports.remember(worker.worker_id, frozenset(detail.ports))
+                self._devices.remember(worker.worker_id, detail.shares)
                 return True
         await _end_all_of(worker.worker_id)
         return False
@@ -234,7 +267,7 @@ class LocalWorkerDriver:
             await _end_all_of(worker.worker_id)
         finally:
             live = self._live.pop(worker.worker_id)
-            self._ports.release(worker.worker_id)
+            self._let_go(worker.worker_id)
             live.gone.set()
             if self._callback is not None:
                 logs = self._directories.logs(_Detail.of(worker).api_name, worker.job_id, worker.slot)

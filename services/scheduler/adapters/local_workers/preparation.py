@@ -44,8 +44,12 @@ def prepare(
     worker: WorkerRecord,
     choice: PortChoice,
     token: str,
+    devices: Mapping[str, Mapping[str, str]],
 ) -> Prepared:
-    """Put it together. `environ` is the environment that containers inherit."""
+    """Put it together. `environ` is the environment that containers inherit.
+
+    `devices`: by container, the variables that tell which devices are its own, where its `env` does not.
+    """
     endpoint, collector_port = settings.public_url, settings.collector_port
     relays = []
     if choice.namespace:
@@ -62,6 +66,8 @@ def prepare(
             collector_port = 0
     telemetry = _telemetry(collector_port, environ)
     spec = worker_spec(config, api, job.spec, worker, choice.port, telemetry)
+    for container in spec.containers:
+        _add_variables(container, devices.get(container.name, {}))
     spec.token = token
     spec.scheduler_address = settings.scheduler_address
     spec.orphan_seconds = settings.orphan_seconds
@@ -78,6 +84,14 @@ def prepare(
         )
     )
     return Prepared(spec, endpoint)
+
+
+def _add_variables(container: pb.Container, variables: Mapping[str, str]) -> None:
+    """In front of its own, which may refer to them and may replace them."""
+    own = list(container.env)
+    del container.env[:]
+    container.env.extend(pb.EnvVar(name=name, value=value) for name, value in variables.items())
+    container.env.extend(own)
 
 
 def _telemetry(collector_port: int, environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """What the driver of local workers can be told."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from services.scheduler.adapters.local_workers.devices import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class LocalWorkerSettings:
     """Where containers run whose API file's own directory is not known."""
     lifeline_fd: int | None
     """Inherited by every dequeuer; see `services.common.lifecycle`."""
+    machine: Machine = field(default_factory=Machine)
+    """The devices that workers share."""
     orphan_seconds: float = 60.0
     """A dequeuer that finds no scheduler for so long ends. Well over the time that a restart takes."""
     stop_grace_seconds: float = 10.0

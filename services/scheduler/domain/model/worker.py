@@ -70,6 +70,8 @@ class Health:
     """There is evidence that the last of them ran out of memory."""
     cannot_start: bool = False
     """Something that it needs to start is not there, as `reason` says."""
+    queued: bool = False
+    """It waits for what other workers have now: however long that takes, nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

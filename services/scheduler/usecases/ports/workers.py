@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.scheduler.domain.api_config.model import ApiConfig
 from services.scheduler.domain.leases import Lease
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
@@ -32,6 +33,9 @@ class WorkerDriver(Protocol):
 
     outlives_scheduler: bool
     """Workers go on when a scheduler ends in good order, and the next one adopts them. False: they end with it."""
+
+    def check(self, config: ApiConfig) -> None:
+        """Raises `CortexError` (INVALID) when no worker of this API could ever run here."""
 
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
         """Start a worker's process and say what is known of it now.

@@ -36,6 +36,10 @@ class Jobs:
 
     async def resume(self) -> None:
         """After a start: go on with every job that is not over. When this returns, their workers may come back."""
+        # First what workers have of their machine (ports, devices): before one is started that would take it too.
+        for worker in await self._around.ledger.workers():
+            if worker.found:
+                await self._around.driver.adopt(worker)
         for job in await self._unfinished():
             log.info("going on with job %s of %s", job.spec.job_id, job.spec.api_name)
             await self.start(job, resumed=True)

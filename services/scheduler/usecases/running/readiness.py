@@ -1,6 +1,7 @@
 """No job waits for ever: a deadline runs whenever nobody is ready who could bring it forward.
 
-That is any worker or, once one was asked for /on-job-complete, that one.
+That is any worker or, once one was asked for /on-job-complete, that one. It does not run while all workers wait for
+their turn at something that other jobs' workers have.
 """
 
 import asyncio
@@ -57,16 +58,26 @@ class Readiness:
     def look(self) -> None:
         """Something about the workers changed: arm the deadline, or let it go."""
         ready = [worker.id for worker in self._members.values() if worker.health.phase is Phase.READY]
+        queued = bool(self._members) and all(worker.health.queued for worker in self._members.values())
         self._was_ready |= bool(ready)
         if self._stopped or (ready if self.needed is None else self.needed in ready):
-            for timer in (self._deadline, self._notice):
-                if timer is not None:
-                    timer.cancel()
-            self._deadline = self._notice = None
-        elif self._deadline is None:
-            loop = asyncio.get_running_loop()
+            self._stop_deadline()
+            if self._notice is not None:
+                self._notice.cancel()
+                self._notice = None
+            return
+        loop = asyncio.get_running_loop()
+        if self._notice is None:
             self._notice = loop.call_later(TROUBLE_SECONDS, self._on_trouble)
+        if queued:  # behind other jobs, which have a deadline of their own
+            self._stop_deadline()
+        elif self._deadline is None:
             self._deadline = loop.call_later(self._deadline_seconds, self._too_late)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     @property
     def trouble(self) -> str:
