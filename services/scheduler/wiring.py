@@ -88,9 +88,13 @@ async def _measured(address: str | None) -> "AsyncIterator[Metrics | None]":
 
 
 async def _stand_by(settings: Settings, lease: str, environ: Mapping[str, str], observed: Observed, stop: Stop) -> None:
-    """Answer questions about health until this replica is elected; then lead."""
+    """Answer questions about health until this replica is elected; then lead.
+
+    Only the leader opens the ledger, which fences whoever led before. Workers are left alone at every end: they go on
+    by themselves, and come to the next leader.
+    """
     # Late: Kubernetes' library takes a second and 40 MiB, which one machine saves.
-    from services.scheduler.adapters.leadership import leadership
+    from services.common.kubernetes.leadership import leadership
 
     server = Server(settings.grpc_address, settings.scheduler_socket, observed.telemetry.tracer)
     await server.start()

@@ -1,15 +1,14 @@
-"""Which of several replicas is the scheduler: the one that holds the Lease. The others stand by.
+"""Which of several replicas leads: the one that holds the Lease. The others stand by.
 
-Only the leader opens the ledger, which fences whoever led before. A leader that may not be it any more ends at once,
-in the middle of whatever it does: nothing that it could still say would count. Its workers go on by themselves, and
-come to the next one.
+A leader that may not be it any more ends at once, in the middle of whatever it does: another one leads by now, or may
+soon.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from services.common.kubernetes import Cluster
+from services.common.kubernetes.client import Cluster
 from services.common.kubernetes.lease import Lease, held
 from services.common.lifecycle import Stop, end_at_once
 

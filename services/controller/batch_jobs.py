@@ -1,0 +1,133 @@
+"""A BatchJob's task: submit it, follow it (`following`), stop it when it goes, delete it when its time is over.
+
+Before a job is submitted, what may still change in its spec is noted in its status, so that a submission that is
+repeated after a crash is the same to the letter: with the resource's uid as the request's id it is one job.
+"""
+
+import logging
+from datetime import UTC, datetime
+
+from cortex.batch.v1.resources_pb2 import Job
+from services.common.errors import Category, CortexError
+from services.common.kubernetes import Object
+from services.controller.following import Following
+from services.controller.job_status import REFUSED, is_finished, job_status
+from services.controller.mirror import Live
+from services.controller.resources import (
+    Writer,
+    condition,
+    deleted,
+    generation_of,
+    has_finalizer,
+    refusal,
+    status_of,
+    title_of,
+)
+from services.controller.scheduler import LASTING, Scheduler
+from services.controller.submission import job_request, noted
+from services.controller.webhook_secrets import WebhookSecrets
+
+log = logging.getLogger(__name__)
+
+API_SECONDS = 3.0
+"""Between two looks for an API that is not deployed yet."""
+
+
+class BatchJobs:
+    """Keeps BatchJobs."""
+
+    def __init__(self, scheduler: Scheduler, writer: Writer, secrets: WebhookSecrets) -> None:
+        self._scheduler = scheduler
+        self._writer = writer
+        self._secrets = secrets
+
+    async def keep(self, live: Live) -> None:
+        """From its submission until it is gone."""
+        resource = await self._writer.fresh(live.resource)  # what we have heard of may be older than what we wrote
+        if deleted(resource):
+            await self._stop(resource)
+        elif is_finished(resource):
+            await self._expire(live, await self._writer.drop_finalizer(resource))
+        elif (submitted := await self._submitted(live, resource)) is not None:
+            await Following(self._scheduler, self._writer, live, submitted).run()
+            live.wake()  # for what comes next
+
+    async def _submitted(self, live: Live, resource: Object) -> Object | None:
+        """The resource of a job; None when it is refused, or has to wait."""
+        if status_of(resource).get("job_id"):
+            return resource
+        resource = await self._writer.add_finalizer(resource)
+        if "submission" not in status_of(resource):
+            if status_of(resource).get("status") == REFUSED and _told_generation(resource) == generation_of(resource):
+                return None
+            status = {**status_of(resource), "submission": noted(resource), "status": "pending"}
+            resource = await self._writer.put_status(resource, status)
+        try:
+            job = await self._submit(resource)
+        except CortexError as error:
+            if error.category not in LASTING:
+                raise
+            await self._refuse(live, resource, error)
+            return None
+        log.info("%s is job %s", title_of(resource), job.job_id)
+        accepted = condition(resource, "Accepted", True, "Submitted")
+        accepted["observedGeneration"] = status_of(resource)["submission"]["generation"]
+        status = job_status(resource, job, accepted, status_of(resource)["submission"])
+        return await self._writer.put_status(resource, status)
+
+    async def _submit(self, resource: Object) -> Job:
+        secret = await self._secrets.of(resource)
+        return await self._scheduler.submit(job_request(resource, status_of(resource)["submission"], secret))
+
+    async def _refuse(self, live: Live, resource: Object, error: CortexError) -> None:
+        waits = error.kind == "resources.api_not_deployed"
+        status = {
+            "observedGeneration": generation_of(resource),
+            "status": "pending" if waits else REFUSED,
+            "reason": error.message,
+            "conditions": [refusal(resource, "Accepted", error)],
+        }
+        await self._writer.put_status(resource, status)
+        if waits:
+            await live.news(API_SECONDS)
+            live.wake()
+
+    async def _stop(self, resource: Object) -> None:
+        """The resource is to go, and its job with it."""
+        if not has_finalizer(resource):
+            return
+        if job_id := await self._job_id(resource):
+            try:
+                await self._scheduler.stop(resource["spec"]["api_name"], job_id)
+            except CortexError as error:
+                if error.category not in (Category.CONFLICT, Category.NOT_FOUND):  # over, or unknown by now
+                    raise
+        await self._writer.drop_finalizer(resource)
+
+    async def _job_id(self, resource: Object) -> str:
+        status = status_of(resource)
+        if "job_id" in status or "submission" not in status:
+            return str(status.get("job_id", ""))
+        try:  # we crashed when it was being submitted: the same request tells which job it is, or makes it one
+            return (await self._submit(resource)).job_id
+        except CortexError as error:
+            if error.category not in LASTING:
+                raise
+            return ""
+
+    async def _expire(self, live: Live, resource: Object) -> None:
+        seconds = resource["spec"].get("ttlSecondsAfterFinished")
+        if seconds is None:
+            return
+        ended = datetime.fromisoformat(status_of(resource)["end_time"])
+        left = ended.timestamp() + seconds - datetime.now(UTC).timestamp()
+        if left > 0:
+            await live.news(left)
+            live.wake()
+        else:
+            log.info("%s ended %d s ago and is deleted", title_of(resource), seconds - left)
+            await self._writer.delete(resource)
+
+
+def _told_generation(resource: Object) -> int:
+    return int(status_of(resource).get("observedGeneration", 0))
