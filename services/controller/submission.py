@@ -20,6 +20,7 @@ _AS_THEY_ARE = (
     "split_failed",
     "results",
     "max_failed_percent",
+    "queue_name",
 )
 """Fields that a request has as the spec has them."""
 _RENAMED = {"timeout": "timeout_seconds", "batch_timeout": "batch_timeout_seconds"}
