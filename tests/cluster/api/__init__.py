@@ -1,0 +1,1 @@
+"""An API server in one process: the store, the verbs on it, and HTTP."""
