@@ -29,9 +29,13 @@ COMMANDS = {
     "trace": "Draw a job's trace as a waterfall.",
     "delete": "Delete an API, or stop a job.",
     "env": "Choose which deployment to talk to.",
+    "envoy-config": "Print the configuration of an Envoy in front of a deployment.",
     "version": "Show the version.",
 }
-"""Name and first sentence, in the order of `cortex --help`. Each is `command` in `cortex.cli.commands.NAME`."""
+"""Name and first sentence, in the order of `cortex --help`. Each is `command` in `cortex.cli.commands.NAME`.
+
+Where the name has a dash, the module has an underscore.
+"""
 
 EPILOG = """Wherever a command takes a JOB, `latest` means the newest one of the API.
 
@@ -66,7 +70,7 @@ class LazyGroup(click.Group):
         """A command, loaded."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"cortex.cli.commands.{cmd_name}").command
+        command: click.Command = import_module(f"cortex.cli.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
