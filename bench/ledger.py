@@ -12,7 +12,8 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.domain.model.batch import BatchState, Cursor, Outcome, Segment
 from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus, Tally
 
@@ -34,7 +35,7 @@ def main() -> None:
 
 async def full_life(path: Path, batches: int, size: int, callers: int) -> float:
     """Seconds for the whole life of so many batches."""
-    ledger = await SqliteLedger.open(path)
+    ledger = await SqlLedger.open(SqliteEngine(path))
     try:
         started = time.perf_counter()
         job_id = await add_job(ledger, batches)
@@ -47,7 +48,7 @@ async def full_life(path: Path, batches: int, size: int, callers: int) -> float:
         await ledger.close()
 
 
-async def add_job(ledger: SqliteLedger, batches: int) -> str:
+async def add_job(ledger: SqlLedger, batches: int) -> str:
     """Store a job of so many batches."""
     segments = [
         Segment(first, first * BATCH_BYTES, array("I", [BATCH_BYTES] * min(SEGMENT_BATCHES, batches - first)))
@@ -60,7 +61,7 @@ async def add_job(ledger: SqliteLedger, batches: int) -> str:
     return spec.job_id
 
 
-async def lead(ledger: SqliteLedger, job_id: str, batches: int, size: int, firsts: Iterator[int]) -> None:
+async def lead(ledger: SqlLedger, job_id: str, batches: int, size: int, firsts: Iterator[int]) -> None:
     """Take ranges of batches: read what dispatch reads, then record their outcomes."""
     for first in firsts:
         if first % SEGMENT_BATCHES < size:

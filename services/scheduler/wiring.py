@@ -16,11 +16,12 @@ from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
+from services.scheduler.adapters.ledger.writer import tell_nobody
 from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings, Machine, find_machine
 from services.scheduler.adapters.log_files import LogFiles
 from services.scheduler.adapters.object_stores import ObjectStores
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
-from services.scheduler.adapters.sqlite.writer import tell_nobody
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.adapters.webhook_sender import HttpWebhookSender
 from services.scheduler.api.batch_servicer import BatchServicer
@@ -112,7 +113,7 @@ async def _lead(
 ) -> None:
     """Be the scheduler."""
     on_commit = observed.metrics.committed if observed.metrics is not None else tell_nobody
-    ledger = await SqliteLedger.open(settings.data_dir / "ledger.db", on_commit)
+    ledger = await SqlLedger.open(SqliteEngine(settings.data_dir / "ledger.db"), on_commit)
     aws = AwsSession(environ)
     try:
         objects = ObjectStores(aws, settings.input_roots)

@@ -10,7 +10,8 @@ import sys
 from array import array
 from pathlib import Path
 
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.domain.model.batch import BatchState, Cursor, Outcome, Segment
 from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus, Tally
 
@@ -21,14 +22,14 @@ CALLERS = 8
 
 
 async def main(path: Path) -> None:
-    ledger = await SqliteLedger.open(path)
+    ledger = await SqlLedger.open(SqliteEngine(path))
     numbers = itertools.count()
     async with asyncio.TaskGroup() as group:
         for _ in range(CALLERS):
             group.create_task(write(ledger, numbers))
 
 
-async def write(ledger: SqliteLedger, numbers: "itertools.count[int]") -> None:
+async def write(ledger: SqlLedger, numbers: "itertools.count[int]") -> None:
     while True:
         job_id = f"{ledger.generation:08x}{next(numbers):08x}"
         spec = JobSpec(job_id, "api", "1", 1, 1, "[0]", None, None, None, 1, "")

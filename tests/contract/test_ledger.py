@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from services.common.errors import Category, CortexError
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.batch import BatchState, Cursor, Halves, History, Outcome, Segment
 from services.scheduler.domain.model.item_stream import Piece, PlacedPiece, Reference, StoredObject
@@ -30,7 +31,7 @@ class SqliteStore:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Ledger]:
-        ledger = await SqliteLedger.open(self._path)
+        ledger = await SqlLedger.open(SqliteEngine(self._path))
         try:
             yield ledger
         finally:

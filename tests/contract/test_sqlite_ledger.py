@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import Category, CortexError
-from services.scheduler.adapters.sqlite import database
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite import file as database
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.domain.model.batch import BatchState, Cursor, Outcome
 from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus, Tally
 from tests.contract.ledger_writer import PIECE, PIECES, RECORDED_TOGETHER
@@ -40,7 +41,7 @@ async def test_after_kill_9_everything_acknowledged_is_there_and_nothing_half(tm
     batches: defaultdict[str, set[int]] = defaultdict(set)
     for _ in range(2):  # the second writer goes on in the ledger that the first one left
         read_until_killed(tmp_path / "ledger.db", chance.randrange(1, 3000), jobs, batches)
-    ledger = await SqliteLedger.open(tmp_path / "ledger.db")
+    ledger = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     try:
         assert ledger.generation == 3
         stored = {job.spec.job_id: job for job in await ledger.jobs(limit=100_000)}
@@ -84,7 +85,7 @@ async def test_writes_share_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return connection
 
     monkeypatch.setattr(database, "connect", watched)
-    ledger = await SqliteLedger.open(tmp_path / "ledger.db")
+    ledger = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     try:
         await ledger.add_job(SPEC, RUNNING, [], [], Cursor())
         before = len(commits)
@@ -112,7 +113,7 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_disk")
 async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(tmp_path: Path) -> None:
-    ledger = await SqliteLedger.open(tmp_path / "ledger.db")
+    ledger = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     try:
         await ledger.add_job(SPEC, RUNNING, [b"1," * 1000], [], Cursor())
         large = JobSpec("5000000000000000", "digits", "1", 1, 1, "", None, None, None, 1, "")
@@ -154,22 +155,22 @@ async def test_a_second_process_is_refused_and_told_who_has_the_ledger(tmp_path:
         assert writer.stdout.readline().startswith("job ")
         try:
             with pytest.raises(CortexError, match=f"process {writer.pid}") as raised:
-                await SqliteLedger.open(path)
+                await SqlLedger.open(SqliteEngine(path))
             assert (raised.value.kind, raised.value.category) == ("ledger.in_use", Category.CONFLICT)
         finally:
             writer.kill()
-    ledger = await SqliteLedger.open(path)  # the lock ended with its process
+    ledger = await SqlLedger.open(SqliteEngine(path))  # the lock ended with its process
     assert ledger.generation == 2
     await ledger.close()
 
 
 async def test_a_second_opening_is_refused_and_leaves_the_first_one_alone(tmp_path: Path) -> None:
-    first = await SqliteLedger.open(tmp_path / "ledger.db")
+    first = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     with pytest.raises(CortexError, match="uses the ledger"):
-        await SqliteLedger.open(tmp_path / "ledger.db")
+        await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     await first.add_job(SPEC, RUNNING, [], [], Cursor())
     await first.close()
-    again = await SqliteLedger.open(tmp_path / "ledger.db")
+    again = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     assert again.generation == 2
     assert await again.job(SPEC.job_id) is not None
     await again.close()
@@ -180,7 +181,7 @@ async def test_a_second_opening_is_refused_and_leaves_the_first_one_alone(tmp_pa
 
 async def refusal(path: Path) -> CortexError:
     with pytest.raises(CortexError) as raised:
-        await SqliteLedger.open(path)
+        await SqlLedger.open(SqliteEngine(path))
     assert str(path) in raised.value.message
     return raised.value
 
@@ -205,9 +206,10 @@ async def test_the_database_of_another_program_is_refused_and_kept(tmp_path: Pat
 
 async def test_a_newer_ledger_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    await (await SqliteLedger.open(path)).close()
+    await (await SqlLedger.open(SqliteEngine(path))).close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version = {database.SCHEMA_VERSION + 1}")
+        connection.execute("UPDATE ledger SET version = version + 1")
+        connection.commit()
     error = await refusal(path)
     assert (error.kind, error.category) == ("ledger.version_not_supported", Category.UNSUPPORTED)
     assert "newer release" in error.message
@@ -215,7 +217,7 @@ async def test_a_newer_ledger_is_refused_and_kept(tmp_path: Path) -> None:
 
 async def test_a_truncated_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    await (await SqliteLedger.open(path)).close()
+    await (await SqlLedger.open(SqliteEngine(path))).close()
     os.truncate(path, path.stat().st_size // 2)
     assert "restore it from a backup" in (await refusal(path)).message
 
@@ -223,7 +225,7 @@ async def test_a_truncated_ledger_is_refused(tmp_path: Path) -> None:
 async def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
     """That is what a crash in the middle of the first start can leave."""
     (tmp_path / "ledger.db").touch()
-    ledger = await SqliteLedger.open(tmp_path / "ledger.db")
+    ledger = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     assert ledger.generation == 1
     await ledger.close()
 

@@ -16,8 +16,9 @@ from services.common.lifecycle import Stop
 from services.common.telemetry import start
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.adapters.object_stores import ObjectStores
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.domain.api_config.model import ApiConfig
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
@@ -251,7 +252,7 @@ class Kit:
     batch: "BatchServiceAsyncStub"
     channel: grpc.aio.Channel
     address: str
-    ledger: SqliteLedger
+    ledger: SqlLedger
 
     async def deploy(self) -> None:
         await self.batch.DeployApis(pb.DeployApisRequest(file_name="hello.yaml", config=API_FILE))
@@ -306,7 +307,7 @@ async def scheduler(
     """Run a scheduler; leaving the context is a crash as far as its memory goes."""
     socket = directory / "s"
     chosen = settings(directory, grace_seconds=grace_seconds, deadline_seconds=deadline_seconds)
-    ledger = await SqliteLedger.open(directory / "ledger.db")
+    ledger = await SqlLedger.open(SqliteEngine(directory / "ledger.db"))
     aws = AwsSession(os.environ)
     queues, objects = queues or SqsQueues(aws), objects or ObjectStores(aws, ())
     built = await Scheduler.build(chosen, ledger, driver, queues, Observed(start("test")), objects)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.domain.model.batch import Cursor
 from services.scheduler.domain.model.item_stream import Piece, Reference, StoredObject
 from services.scheduler.domain.model.job import JobSpec, JobState, JobStatus
@@ -19,8 +20,8 @@ PIECE = 100_000
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[SqliteLedger]:
-    opened = await SqliteLedger.open(tmp_path / "ledger.db")
+async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
+    opened = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     yield opened
     await opened.close()
 
@@ -50,7 +51,7 @@ def lines(size: int, seed: int) -> bytes:
     return bytes(numbers.choices(b"123456789", k=size - 1)).replace(b"9", b"\n") + b"\n"
 
 
-async def test_every_range_is_read_wherever_it_lies(ledger: SqliteLedger, files: Directory) -> None:
+async def test_every_range_is_read_wherever_it_lies(ledger: SqlLedger, files: Directory) -> None:
     first, last = lines(350_000, 1), lines(250_000, 2)[:-1]
     pieces = [b"1,2,", *await referred_to(files, "a", first), b"3,", b"44,", *await referred_to(files, "b", last)]
     expected = b"1,2," + first.replace(b"\n", b",") + b"3,44," + last.replace(b"\n", b",") + b","
@@ -67,7 +68,7 @@ async def test_every_range_is_read_wherever_it_lies(ledger: SqliteLedger, files:
             assert await reader.read(start, end) == expected[start:end]
 
 
-async def test_references_that_follow_each_other_are_one_request(ledger: SqliteLedger, files: Directory) -> None:
+async def test_references_that_follow_each_other_are_one_request(ledger: SqlLedger, files: Directory) -> None:
     data = lines(3 * FETCH_BYTES, 4)
     await ledger.add_job(JOB, JobState(JobStatus.RUNNING), await referred_to(files, "a", data), [], Cursor())
     reader = InputReader(ledger, files, JOB.job_id, read_ahead=True)
@@ -78,7 +79,7 @@ async def test_references_that_follow_each_other_are_one_request(ledger: SqliteL
     assert sum(len(piece) for piece in reader._cache.values()) <= CACHE_BYTES
 
 
-async def test_what_is_stored_is_asked_of_no_store(ledger: SqliteLedger, files: Directory) -> None:
+async def test_what_is_stored_is_asked_of_no_store(ledger: SqlLedger, files: Directory) -> None:
     await ledger.add_job(JOB, JobState(JobStatus.RUNNING), [b"1,2,", b"3,"], [], Cursor())
     reader = InputReader(ledger, files, JOB.job_id, read_ahead=True)
     assert await reader.read(0, 100) == b"1,2,3,"
@@ -86,7 +87,7 @@ async def test_what_is_stored_is_asked_of_no_store(ledger: SqliteLedger, files: 
     assert files.reads == []
 
 
-async def test_a_file_that_is_lost_is_not_asked_for_again(ledger: SqliteLedger, files: Directory) -> None:
+async def test_a_file_that_is_lost_is_not_asked_for_again(ledger: SqlLedger, files: Directory) -> None:
     pieces = [*await referred_to(files, "a", lines(300_000, 5)), b"1,"]
     await ledger.add_job(JOB, JobState(JobStatus.RUNNING), pieces, [], Cursor())
     (files.root / "a").write_bytes(b"other")
@@ -99,7 +100,7 @@ async def test_a_file_that_is_lost_is_not_asked_for_again(ledger: SqliteLedger, 
     assert await reader.read(300_000, 300_002) == b"1,"
 
 
-async def test_a_store_that_is_away_is_asked_again(ledger: SqliteLedger, files: Directory) -> None:
+async def test_a_store_that_is_away_is_asked_again(ledger: SqlLedger, files: Directory) -> None:
     data = lines(200_000, 6)
     await ledger.add_job(JOB, JobState(JobStatus.RUNNING), await referred_to(files, "a", data), [], Cursor())
     reader = InputReader(ledger, files, JOB.job_id, read_ahead=True)

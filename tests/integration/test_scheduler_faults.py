@@ -17,8 +17,9 @@ from services.common.names import CHANNEL_OPTIONS
 from services.common.telemetry import start
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.adapters.object_stores import ObjectStores
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
 from services.scheduler.api import worker_servicer
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
@@ -416,7 +417,7 @@ async def test_when_a_restarted_scheduler_begins_to_listen_it_knows_its_workers(
         worker = await kit.worker()
         await worker.open()
         await worker.lease(1)
-    ledger = await SqliteLedger.open(tmp_path / "ledger.db")
+    ledger = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     aws = AwsSession({})
     queues, objects = SqsQueues(aws), ObjectStores(aws, ())
     built = await Scheduler.build(settings(tmp_path), ledger, driver, queues, Observed(start("test")), objects)

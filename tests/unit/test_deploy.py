@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from services.common.errors import CortexError
-from services.scheduler.adapters.sqlite.ledger import SqliteLedger
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.domain.api_config import load_api, parse_api_file
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.usecases.deploy import Deploy
@@ -31,8 +32,8 @@ class StandingClock:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[SqliteLedger]:
-    ledger = await SqliteLedger.open(tmp_path / "ledger.db")
+async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
+    ledger = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
     yield ledger
     await ledger.close()
 
@@ -43,7 +44,7 @@ def clock() -> StandingClock:
 
 
 @pytest.fixture
-def deploy(ledger: SqliteLedger, clock: StandingClock) -> Deploy:
+def deploy(ledger: SqlLedger, clock: StandingClock) -> Deploy:
     return Deploy(ledger, clock)
 
 
@@ -66,7 +67,7 @@ def spec(version: ApiVersion) -> dict[str, Any]:
     return document
 
 
-async def test_a_new_api_is_created(deploy: Deploy, ledger: SqliteLedger) -> None:
+async def test_a_new_api_is_created(deploy: Deploy, ledger: SqlLedger) -> None:
     ((version, message),) = await run(deploy, api("one"))
     assert message == "created one (BatchAPI)"
     assert await ledger.apis() == [version]
@@ -74,7 +75,7 @@ async def test_a_new_api_is_created(deploy: Deploy, ledger: SqliteLedger) -> Non
 
 
 async def test_an_api_that_did_not_change_is_left_alone(
-    deploy: Deploy, ledger: SqliteLedger, clock: StandingClock
+    deploy: Deploy, ledger: SqlLedger, clock: StandingClock
 ) -> None:
     ((first, _),) = await run(deploy, api("one"))
     clock.now += 5_000_000_000
@@ -107,7 +108,7 @@ async def test_force_deploys_anew_what_did_not_change(deploy: Deploy, clock: Sta
 
 
 async def test_newer_versions_sort_first_even_where_the_clock_was_set_back(
-    deploy: Deploy, ledger: SqliteLedger, clock: StandingClock
+    deploy: Deploy, ledger: SqlLedger, clock: StandingClock
 ) -> None:
     versions = []
     for image in ("a", "b", "c"):
@@ -143,7 +144,7 @@ async def test_results_come_in_the_file_s_order(deploy: Deploy) -> None:
     assert [message for _, message in results] == messages
 
 
-async def test_a_mistake_in_one_api_changes_none(deploy: Deploy, ledger: SqliteLedger) -> None:
+async def test_a_mistake_in_one_api_changes_none(deploy: Deploy, ledger: SqlLedger) -> None:
     await run(deploy, api("one"))
     before = await ledger.apis()
     with pytest.raises(CortexError, match=r"apis\.yaml: three: kind"):
@@ -151,7 +152,7 @@ async def test_a_mistake_in_one_api_changes_none(deploy: Deploy, ledger: SqliteL
     assert await ledger.apis() == before
 
 
-async def test_an_endpoint_of_another_deployed_api_is_taken(deploy: Deploy, ledger: SqliteLedger) -> None:
+async def test_an_endpoint_of_another_deployed_api_is_taken(deploy: Deploy, ledger: SqlLedger) -> None:
     await run(deploy, api("one", endpoint="/x"))
     with pytest.raises(
         CortexError, match=r'apis\.yaml: two: networking\.endpoint: "/x" is the endpoint of one'
@@ -168,7 +169,7 @@ async def test_apis_of_one_file_may_exchange_endpoints(deploy: Deploy) -> None:
 
 
 async def test_the_endpoint_of_a_deleted_api_is_free_and_its_name_begins_anew(
-    deploy: Deploy, ledger: SqliteLedger, clock: StandingClock
+    deploy: Deploy, ledger: SqlLedger, clock: StandingClock
 ) -> None:
     await run(deploy, api("one", endpoint="/x"))
     await ledger.delete_api("one")
@@ -178,7 +179,7 @@ async def test_the_endpoint_of_a_deleted_api_is_free_and_its_name_begins_anew(
     assert spec(results[0][0])["initial_deployment_time"] == NOW_NS + 7
 
 
-async def test_of_two_at_once_that_want_one_endpoint_one_gets_it(deploy: Deploy, ledger: SqliteLedger) -> None:
+async def test_of_two_at_once_that_want_one_endpoint_one_gets_it(deploy: Deploy, ledger: SqlLedger) -> None:
     attempts = [run(deploy, api(f"api{number}", endpoint="/x")) for number in range(8)]
     results = await asyncio.gather(*attempts, return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
@@ -260,7 +261,7 @@ async def test_a_stored_version_gives_back_its_configuration(deploy: Deploy) -> 
 
 
 async def test_a_deleted_api_that_is_deployed_again_goes_on_with_its_history(
-    deploy: Deploy, ledger: SqliteLedger, clock: StandingClock
+    deploy: Deploy, ledger: SqlLedger, clock: StandingClock
 ) -> None:
     ((first, _),) = await run(deploy, api("one"))
     await ledger.delete_api("one")
@@ -272,7 +273,7 @@ async def test_a_deleted_api_that_is_deployed_again_goes_on_with_its_history(
     assert spec(second)["deployment_id"] != spec(first)["deployment_id"]
 
 
-async def test_only_node_groups_that_there_are_may_be_named(ledger: SqliteLedger, clock: StandingClock) -> None:
+async def test_only_node_groups_that_there_are_may_be_named(ledger: SqlLedger, clock: StandingClock) -> None:
     deploy = Deploy(ledger, clock, frozenset({"gpu", "cpu"}))
     await run(deploy, {**api("one"), "node_groups": ["gpu", "cpu"]}, api("two"))
     message = r'apis\.yaml: four: node_groups\[1\]: there is no node group "tpu";.* "cpu", "gpu"$'

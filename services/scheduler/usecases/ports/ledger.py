@@ -190,8 +190,12 @@ class WorkerLedger(Protocol):
 class Ledger(ApiLedger, JobLedger, InputLedger, OutcomeLedger, WebhookLedger, WorkerLedger, Protocol):
     """The durable truth. A write that returned is on disk; one that raised changed nothing.
 
-    Raises `CortexError` with category STORAGE_FULL (kind `ledger.storage_full`) when the disk is full, and with
-    category INTERNAL (kind `ledger.failed`) when the store is broken. Writes are grouped: many callers share a commit.
+    Raises `CortexError` with category STORAGE_FULL (kind `ledger.storage_full`) when the disk is full, with category
+    UNAVAILABLE (kind `ledger.unavailable`) when the store cannot be reached now, and with category INTERNAL (kind
+    `ledger.failed`) when it is broken. Writes are grouped: many callers share a commit.
+
+    One scheduler writes. Once another has opened the ledger every write of this one raises kind `ledger.deposed`, even
+    one that was under way, and whoever opened it for this process is told (`on_deposed`): it must end at once.
     """
 
     @property

@@ -3,17 +3,23 @@
 Outcomes are counted block by block inside SQLite; only a block that misses some is looked at closely.
 """
 
-import sqlite3
-
-from services.scheduler.adapters.sqlite.outcome_rows import HISTORY_COLUMNS, history_of
-from services.scheduler.adapters.sqlite.statements import job_key
+from services.scheduler.adapters.ledger.engine import Connection
+from services.scheduler.adapters.ledger.outcome_rows import HISTORY_COLUMNS, history_of
+from services.scheduler.adapters.ledger.statements import job_key
 from services.scheduler.domain.model.batch import History, OpenBatches
 
 BLOCK = 4096
 """Batches in a block."""
+_BLOCK = "FROM outcomes WHERE job = :job AND batch >= :first AND batch < :end"
+# One row for a gap: each row that Python fetches costs it the interpreter's lock.
+_GAPS = (
+    "SELECT before, behind FROM (SELECT batch AS before, lead(batch, 1, :end) OVER (ORDER BY batch) AS behind"  # noqa: S608  # constants
+    f" FROM (SELECT :first - 1 AS batch UNION ALL SELECT batch {_BLOCK}) AS finals) AS pairs"
+    " WHERE behind > before + 1 ORDER BY before"
+)
 
 
-def find_open_batches(connection: sqlite3.Connection, job_id: str, low_water: int) -> OpenBatches:
+def find_open_batches(connection: Connection, job_id: str, low_water: int) -> OpenBatches:
     """What `Ledger.open_batches` tells, as of one moment."""
     connection.execute("BEGIN")
     try:
@@ -28,19 +34,16 @@ def find_open_batches(connection: sqlite3.Connection, job_id: str, low_water: in
         connection.execute("ROLLBACK")
 
 
-def _holes(connection: sqlite3.Connection, key: int, first: int, end: int) -> list[int]:
-    block = "FROM outcomes WHERE job = ? AND batch >= ? AND batch < ?"
-    values = (key, first, end)
-    (final,) = connection.execute(f"SELECT count(*) {block}", values).fetchone()
+def _holes(connection: Connection, key: int, first: int, end: int) -> list[int]:
+    values = {"job": key, "first": first, "end": end}
+    (final,) = connection.execute(f"SELECT count(*) {_BLOCK}", values).fetchone()
     if final == end - first:
         return []
-    # As one text: each row that Python fetches costs it the interpreter's lock.
-    (found,) = connection.execute(f"SELECT group_concat(batch) {block}", values).fetchone()
-    finals = set(map(int, found.split(","))) if found else set()
-    return [index for index in range(first, end) if index not in finals]
+    gaps = connection.execute(_GAPS, values).fetchall()
+    return [index for before, behind in gaps for index in range(before + 1, behind)]
 
 
-def _histories(connection: sqlite3.Connection, key: int, low_water: int) -> dict[int, History]:
+def _histories(connection: Connection, key: int, low_water: int) -> dict[int, History]:
     found = connection.execute(
         f"SELECT batch, {HISTORY_COLUMNS} FROM histories WHERE job = ? AND batch >= ? AND NOT EXISTS"  # noqa: S608  # constants
         " (SELECT 1 FROM outcomes WHERE outcomes.job = histories.job AND outcomes.batch = histories.batch)",

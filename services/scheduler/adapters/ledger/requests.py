@@ -1,22 +1,25 @@
 """Requests that became jobs, so that repeating one is safe."""
 
-import sqlite3
-
 from services.common.errors import Category, CortexError
+from services.scheduler.adapters.ledger.engine import Connection
 from services.scheduler.domain.errors import idempotency_key_reused
 from services.scheduler.domain.model.job import JobSpec, RequestKey
 
 
-def remember_request(connection: sqlite3.Connection, spec: JobSpec, request: RequestKey) -> str | None:
+def remember_request(connection: Connection, spec: JobSpec, request: RequestKey) -> str | None:
     """Note that a request becomes this job; or the id of the job that it has become already."""
     earlier = requested(connection, spec.api_name, request)
     if earlier is None:
         values = (spec.api_name, request.request_id, request.digest, spec.job_id)
-        connection.execute("REPLACE INTO requests VALUES (?, ?, ?, ?)", values)
+        connection.execute(
+            "INSERT INTO requests VALUES (?, ?, ?, ?) ON CONFLICT (api_name, request_id)"
+            " DO UPDATE SET digest = excluded.digest, job_id = excluded.job_id",
+            values,
+        )
     return earlier
 
 
-def requested(connection: sqlite3.Connection, api_name: str, request: RequestKey) -> str | None:
+def requested(connection: Connection, api_name: str, request: RequestKey) -> str | None:
     """The id of the job that a request has become; None for a new one."""
     found = connection.execute(
         "SELECT job_id, digest FROM requests WHERE api_name = ? AND request_id = ?", (api_name, request.request_id)
@@ -34,7 +37,7 @@ def requested(connection: sqlite3.Connection, api_name: str, request: RequestKey
     return job_id
 
 
-def remember_retry(connection: sqlite3.Connection, spec: JobSpec, earlier_retry: str) -> None:
+def remember_retry(connection: Connection, spec: JobSpec, earlier_retry: str) -> None:
     """Note with a job that this one runs its failed batches again, if `earlier_retry` was the latest to do so."""
     values = (spec.job_id, spec.retry_of, earlier_retry)
     done = connection.execute("UPDATE jobs SET retried_by = ? WHERE job_id = ? AND retried_by = ?", values)

@@ -1,6 +1,6 @@
 """Webhooks of jobs that are over."""
 
-from services.scheduler.adapters.sqlite.tables import Tables
+from services.scheduler.adapters.ledger.tables import Tables
 from services.scheduler.domain.model.job import WebhookStatus
 
 

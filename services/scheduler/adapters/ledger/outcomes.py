@@ -1,14 +1,14 @@
 """What became of batches."""
 
-import sqlite3
 from array import array
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from services.scheduler.adapters.sqlite.input import append_segments
-from services.scheduler.adapters.sqlite.jobs import tally_columns
-from services.scheduler.adapters.sqlite.open_batches import find_open_batches
-from services.scheduler.adapters.sqlite.outcome_rows import (
+from services.scheduler.adapters.ledger.engine import Connection
+from services.scheduler.adapters.ledger.input import append_segments
+from services.scheduler.adapters.ledger.jobs import tally_columns
+from services.scheduler.adapters.ledger.open_batches import find_open_batches
+from services.scheduler.adapters.ledger.outcome_rows import (
     HISTORY_COLUMNS,
     STATE_NUMBERS,
     history_of,
@@ -17,13 +17,16 @@ from services.scheduler.adapters.sqlite.outcome_rows import (
     outcome_rows,
     reply_chunks,
 )
-from services.scheduler.adapters.sqlite.replies import find_replies
-from services.scheduler.adapters.sqlite.statements import insert_rows, job_key
-from services.scheduler.adapters.sqlite.tables import Tables
+from services.scheduler.adapters.ledger.replies import find_replies
+from services.scheduler.adapters.ledger.statements import KEEP, insert_rows, job_and_size
+from services.scheduler.adapters.ledger.tables import Tables
 from services.scheduler.domain.model.batch import BatchState, Halves, History, OpenBatches, Outcome, Segment
 from services.scheduler.domain.model.job import Tally
 
 _MAX_INDEX = 2**63 - 1
+_REPLACE_HISTORY = " ON CONFLICT (job, batch) DO UPDATE SET " + ", ".join(
+    f"{column} = excluded.{column}" for column in HISTORY_COLUMNS.split(", ")
+)
 
 
 class OutcomeTables(Tables):
@@ -45,20 +48,22 @@ class OutcomeTables(Tables):
         counts = tally_columns(tally)
         more = [Segment(0, half.start, array("I", half.lengths)) for half in halves]
 
-        def operation(connection: sqlite3.Connection) -> int:
-            key = job_key(connection, job_id)
-            insert_rows(connection, "OR IGNORE INTO outcomes", key, finals)
+        def operation(connection: Connection) -> int:
+            key, size = job_and_size(connection, job_id)
+            insert_rows(connection, "outcomes", key, finals, KEEP)
             for chunk in replies:
-                insert_rows(connection, "OR IGNORE INTO replies", key, chunk)
-            insert_rows(connection, "OR REPLACE INTO histories", key, opens)
+                insert_rows(connection, "replies", key, chunk, KEEP)
+            insert_rows(connection, "histories", key, opens, _REPLACE_HISTORY)
             # Histories of final batches above the low-water mark go when it reaches them; nobody is told of them.
             connection.execute("DELETE FROM histories WHERE job = ? AND batch < ?", (key, low_water))
             connection.execute(
                 "UPDATE jobs SET batches_succeeded = ?, batches_failed = ?, batches_split = ?, attempts_succeeded = ?,"
-                " attempts_failed = ?, succeeded_seconds = ?, buckets = ?, low_water = max(low_water, ?) WHERE key = ?",
-                (*counts, low_water, key),
+                " attempts_failed = ?, succeeded_seconds = ?, buckets = ?,"
+                " low_water = CASE WHEN low_water < ? THEN ? ELSE low_water END"
+                " WHERE key = ?",
+                (*counts, low_water, low_water, key),
             )
-            return append_segments(connection, key, more)
+            return append_segments(connection, key, size, more)
 
         return await self._writer.submit(operation)
 
@@ -76,7 +81,7 @@ class OutcomeTables(Tables):
         condition = "" if state is None else f" AND state = {STATE_NUMBERS[state]}"
         found = await self._select(
             "SELECT batch, state, attempts, http_status, error, outcomes.ended_ns"  # noqa: S608  # constants
-            " FROM outcomes, (SELECT key FROM jobs WHERE job_id = :job_id)"
+            " FROM outcomes, (SELECT key FROM jobs WHERE job_id = :job_id) AS asked"
             f" WHERE job = key AND batch >= :first AND batch < :end{condition}"
             " ORDER BY batch LIMIT :limit",
             {
@@ -98,7 +103,7 @@ class OutcomeTables(Tables):
     async def histories(self, job_id: str, first_index: int, end_index: int) -> dict[int, History]:
         """See the port."""
         found = await self._select(
-            f"SELECT batch, {HISTORY_COLUMNS} FROM histories, (SELECT key FROM jobs WHERE job_id = :job_id)"  # noqa: S608  # constants
+            f"SELECT batch, {HISTORY_COLUMNS} FROM histories, (SELECT key FROM jobs WHERE job_id = :job_id) AS asked"  # noqa: S608  # constants
             " WHERE job = key AND batch >= :first AND batch < :end",
             {"job_id": job_id, "first": first_index, "end": end_index},
         )

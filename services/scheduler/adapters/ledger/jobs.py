@@ -1,15 +1,15 @@
 """Jobs."""
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from services.scheduler.adapters.sqlite.input import append_pieces, append_segments
-from services.scheduler.adapters.sqlite.requests import remember_request, remember_retry, requested
-from services.scheduler.adapters.sqlite.statements import job_key
-from services.scheduler.adapters.sqlite.tables import Tables
+from services.scheduler.adapters.ledger.engine import Connection
+from services.scheduler.adapters.ledger.input import append_pieces, append_segments
+from services.scheduler.adapters.ledger.requests import remember_request, remember_retry, requested
+from services.scheduler.adapters.ledger.statements import job_key
+from services.scheduler.adapters.ledger.tables import Tables
 from services.scheduler.domain.model.batch import Cursor, Segment
 from services.scheduler.domain.model.item_stream import Piece, Source
 from services.scheduler.domain.model.job import (
@@ -64,10 +64,11 @@ class JobTables(Tables):
             spec.config_json,
             msgspec.json.encode(spec.options).decode(),
             msgspec.json.encode(spec.source).decode(),
+            spec.options.webhook is not None,
         )
         stream = [piece for piece in pieces if piece]
 
-        def operation(connection: sqlite3.Connection) -> str:
+        def operation(connection: Connection) -> str:
             if request is not None and (earlier := remember_request(connection, spec, request)):
                 return earlier
             if spec.retry_of:
@@ -83,9 +84,9 @@ class JobTables(Tables):
                 job,
             )
             key = job_key(connection, spec.job_id)
-            connection.execute("INSERT INTO submissions VALUES (?, ?, ?, ?)", (key, *submission))
+            connection.execute("INSERT INTO submissions VALUES (?, ?, ?, ?, ?)", (key, *submission))
             append_pieces(connection, key, stream)
-            append_segments(connection, key, segments)
+            append_segments(connection, key, 0, segments)
             return spec.job_id
 
         return await self._writer.submit(operation)
@@ -104,7 +105,7 @@ class JobTables(Tables):
     async def set_state(self, job_id: str, state: JobState) -> None:
         """See the port."""
 
-        def operation(connection: sqlite3.Connection) -> None:
+        def operation(connection: Connection) -> None:
             key = job_key(connection, job_id)
             connection.execute(
                 "UPDATE jobs SET status = ?, final = ?, reason = ?, completion_http_status = ?,"
@@ -113,8 +114,8 @@ class JobTables(Tables):
             )
             if state.status.final:
                 connection.execute(
-                    "INSERT OR IGNORE INTO webhooks SELECT job, 0, ?, NULL, '' FROM submissions"
-                    " WHERE job = ? AND json_extract(options_json, '$.webhook') IS NOT NULL",
+                    "INSERT INTO webhooks SELECT job, 0, ?, NULL, '' FROM submissions"
+                    " WHERE job = ? AND webhook = 1 ON CONFLICT DO NOTHING",
                     (state.ended_ns or 0, key),
                 )
 

@@ -1,12 +1,19 @@
 """Deployed APIs."""
 
-import sqlite3
 from collections.abc import Sequence
 
-from services.scheduler.adapters.sqlite.tables import Tables
+from services.scheduler.adapters.ledger.engine import Connection
+from services.scheduler.adapters.ledger.tables import Tables
 from services.scheduler.domain.model.api import ApiVersion
 
 _COLUMNS = "name, api_id, endpoint, spec_json, deployed_ns"
+_PUT_VERSION = (
+    f"INSERT INTO api_versions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (name, api_id) DO UPDATE SET"  # noqa: S608  # constants
+    " endpoint = excluded.endpoint, spec_json = excluded.spec_json, deployed_ns = excluded.deployed_ns"
+)
+_PUT_IN_FORCE = (
+    "INSERT INTO apis (name, api_id) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET api_id = excluded.api_id"
+)
 _VERSIONS_TOLD = 100
 
 
@@ -17,9 +24,10 @@ class ApiTables(Tables):
         """See the port."""
         values = [(v.name, v.api_id, v.endpoint, v.spec_json, v.deployed_ns) for v in versions]
 
-        def operation(connection: sqlite3.Connection) -> None:
-            connection.executemany(f"REPLACE INTO api_versions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)", values)  # noqa: S608  # constants
-            connection.executemany("REPLACE INTO apis (name, api_id) VALUES (?, ?)", [value[:2] for value in values])
+        def operation(connection: Connection) -> None:
+            for value in values:
+                connection.execute(_PUT_VERSION, value)
+                connection.execute(_PUT_IN_FORCE, value[:2])
 
         await self._writer.submit(operation)
 

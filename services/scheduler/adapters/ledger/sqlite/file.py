@@ -1,22 +1,21 @@
 """The ledger's file: who may open it, what it must look like, and what its troubles mean to people.
 
 One scheduler at a time: it holds a lock on a file beside the ledger, which the kernel releases when the process ends,
-however it ends. The schema's version is SQLite's `user_version`; `application_id` tells a ledger from other databases.
+however it ends. SQLite's `application_id` tells a ledger from other databases.
 """
 
 import errno
 import fcntl
 import os
-import secrets
 import sqlite3
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import Category, CortexError
+from services.scheduler.adapters.ledger.engine import Identity
+from services.scheduler.adapters.ledger.migrations import bring_up
 
-SCHEMA_VERSION = 1
 APPLICATION_ID = 0x43424C31  # "CBL1"
 BUSY_SECONDS = 10.0
 """How long to wait for someone who reads or copies the file with other tools."""
@@ -28,15 +27,6 @@ JOURNAL_BYTES = 64 * 1024 * 1024
 """What the write-ahead log keeps of its size after a large submission."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_SCHEMA = Path(__file__).with_name("schema.sql")
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What the ledger knows of itself: see the port."""
-
-    generation: int
-    secret: bytes
 
 
 def take_lock(path: Path) -> int:
@@ -89,38 +79,22 @@ def prepare(connection: sqlite3.Connection, path: Path) -> Identity:
 
     All of it is on disk afterwards.
     """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and application != APPLICATION_ID:
         raise _broken(path, "it is a database of another program")
-    if version > SCHEMA_VERSION:
-        message = (
-            f"the ledger {path} was written by a newer release (its version is {version}, this release knows"
-            f" {SCHEMA_VERSION}): run that release, or choose another data directory"
-        )
-        raise CortexError("ledger.version_not_supported", message, Category.UNSUPPORTED)
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise _cannot_open(path, "its file system lacks the shared memory that SQLite needs; use a local disk")
     connection.execute("BEGIN IMMEDIATE")
-    if version == 0:
-        _create(connection)
-    connection.execute("UPDATE ledger SET generation = generation + 1")
-    generation, secret = connection.execute("SELECT generation, secret FROM ledger").fetchone()
+    identity = bring_up(connection, new=not tables, where=str(path))
+    if not tables:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("COMMIT")
     _sync_directory(path.parent)
     with suppress(PermissionError):  # may be a directory of somebody else, who made it long ago
         _sync_directory(path.parent.parent)
-    return Identity(generation, secret)
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in _SCHEMA.read_text().split(";\n"):
-        connection.execute(statement)
-    connection.execute("INSERT INTO ledger VALUES (0, ?)", (secrets.token_bytes(32),))
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    return identity
 
 
 def _sync_directory(directory: Path) -> None:

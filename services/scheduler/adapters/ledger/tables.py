@@ -1,11 +1,11 @@
 """What every part of the ledger is made of: operations for the writer, queries for the readers."""
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.scheduler.adapters.sqlite.readers import Readers
-from services.scheduler.adapters.sqlite.writer import Writer
+from services.scheduler.adapters.ledger.engine import Connection, Row
+from services.scheduler.adapters.ledger.readers import Readers
+from services.scheduler.adapters.ledger.writer import Writer
 
 
 class Tables:
@@ -20,13 +20,13 @@ class Tables:
         self._readers = readers
 
     async def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
-        def operation(connection: sqlite3.Connection) -> None:
+        def operation(connection: Connection) -> None:
             connection.execute(statement, values)
 
         await self._writer.submit(operation)
 
-    async def _select(self, query: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        def select(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    async def _select(self, query: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[Row]:
+        def select(connection: Connection) -> list[Row]:
             return connection.execute(query, values).fetchall()
 
         return await self._readers.run(select)

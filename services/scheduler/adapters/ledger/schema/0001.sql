@@ -1,9 +1,11 @@
--- The ledger's tables. Times are nanoseconds since 1970.
+-- The ledger's tables. Times are nanoseconds since 1970. Written in SQLite's words; see `migrations.py`.
 
 -- One row: what the ledger knows of itself.
 CREATE TABLE ledger (
-    generation INTEGER NOT NULL,  -- how often a scheduler has opened it
-    secret     BLOB NOT NULL      -- signs worker tokens
+    version            INTEGER NOT NULL,  -- of these tables: how many of the files beside this one they have been through
+    generation         INTEGER NOT NULL,  -- how often a scheduler has opened it
+    transaction_number INTEGER NOT NULL,  -- of the last write, where its answer may be lost: see `postgresql/`
+    secret             BLOB NOT NULL      -- signs worker tokens
 );
 
 CREATE TABLE api_versions (
@@ -69,10 +71,11 @@ CREATE INDEX jobs_running ON jobs (job_id) WHERE final = 0;
 
 -- What else was submitted, apart because a `config` may be megabytes.
 CREATE TABLE submissions (
-    job          INTEGER PRIMARY KEY,
+    job          INTEGER NOT NULL PRIMARY KEY,
     config_json  TEXT NOT NULL,  -- '' when not given
     options_json TEXT NOT NULL,  -- retries, results, webhook, ...
-    source_json  TEXT NOT NULL   -- where the items come from; null: they came along
+    source_json  TEXT NOT NULL,  -- where the items come from; null: they came along
+    webhook      INTEGER NOT NULL  -- 1: somebody is to be told of its end
 );
 
 -- Submissions and retries that may be sent again, and the job that each became.
@@ -160,7 +163,7 @@ CREATE TABLE histories (
 
 -- Jobs that are over and whose receivers are told of it.
 CREATE TABLE webhooks (
-    job          INTEGER PRIMARY KEY,
+    job          INTEGER NOT NULL PRIMARY KEY,
     attempts     INTEGER NOT NULL,
     due_ns       INTEGER,           -- NULL: no further attempt
     delivered_ns INTEGER,

@@ -4,18 +4,21 @@ Whatever waits when the thread is ready goes into one transaction, so that an fs
 it is, the larger the groups. A group is optimistic: should anything in it fail, all of it is rolled back and each
 operation is run again in a transaction of its own, so that one that fails takes none of its neighbours with it.
 Operations must therefore bear being run twice. Results reach the event loop in one call for each group.
+
+Where nothing can be written at all the callers are told at once, those too that come while the fate of an earlier
+transaction has yet to be found out.
 """
 
 import asyncio
 import queue
-import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from services.common.errors import Category, CortexError
+from services.scheduler.adapters.ledger.engine import DEPOSED, CannotWriteError, Connection, Operation, Writing
 
 T = TypeVar("T")
 
@@ -23,13 +26,16 @@ OnCommit = Callable[[float, int, int], None]
 """Told of each group, in the writer's thread: the seconds it took, its operations, and how many of them the database
 refused."""
 
+OnDeposed = Callable[[str], None]
+"""Told, in the writer's thread, that another scheduler has opened the ledger after this one; in a sentence."""
 
-def tell_nobody(_seconds: float, _operations: int, _refused: int) -> None:
-    """For a ledger that nobody measures."""
+
+def tell_nobody(*_: object) -> None:
+    """For a ledger that nobody measures, or that nobody else can open."""
 
 
 class _Request(NamedTuple):
-    operation: Callable[[sqlite3.Connection], Any]
+    operation: Operation[Any]
     future: asyncio.Future[Any]
 
 
@@ -37,14 +43,11 @@ class Writer:
     """Runs operations on its connection, in the order in which they were submitted. Belongs to one event loop."""
 
     def __init__(
-        self,
-        connection: sqlite3.Connection,
-        explain: Callable[[sqlite3.Error], CortexError],
-        on_commit: OnCommit = tell_nobody,
+        self, writing: Writing, on_commit: OnCommit = tell_nobody, on_deposed: OnDeposed = tell_nobody
     ) -> None:
-        self._connection = connection
-        self._explain = explain
+        self._writing = writing
         self._on_commit = on_commit
+        self._on_deposed = on_deposed
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._ended = self._loop.create_future()
@@ -52,7 +55,7 @@ class Writer:
         # A daemon: a process that ends without `close` must not wait for it; what was not committed was not promised.
         threading.Thread(target=self._run, name="ledger-writer", daemon=True).start()
 
-    def submit(self, operation: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
+    def submit(self, operation: Operation[T]) -> "asyncio.Future[T]":
         """Run an operation; the future is done once what it did is on disk."""
         if self._closing:
             raise CortexError("ledger.failed", "the ledger is closed", Category.INTERNAL)
@@ -70,41 +73,81 @@ class Writer:
     def _run(self) -> None:
         open_ = True
         while open_:
-            group = [self._requests.get()]
-            with suppress(queue.Empty):
-                while True:
-                    group.append(self._requests.get_nowait())
+            group = self._take()
             requests = [request for request in group if request is not None]
             open_ = len(requests) == len(group)
             results = self._measured(requests) if requests else []
             if not open_:
-                self._connection.close()
-            with suppress(RuntimeError):  # the event loop is closed: nobody is left to be told
-                self._loop.call_soon_threadsafe(self._deliver, requests, results, not open_)
+                self._writing.close()
+            self._tell(self._deliver, requests, results)
+        self._tell(self._ended.set_result, None)
 
-    def _measured(self, requests: list[_Request]) -> list[Any]:
+    def _take(self) -> list[_Request | None]:
+        """What waits; when nothing does, wait for it."""
+        group: list[_Request | None] = []
+        while not group:
+            with suppress(queue.Empty):
+                group.append(self._requests.get(timeout=self._writing.check_seconds))
+                while True:
+                    group.append(self._requests.get_nowait())
+            if not group:
+                self._check()
+        return group
+
+    def _check(self) -> None:
+        try:
+            self._writing.check()
+        except CortexError as error:
+            self._note(error)
+
+    def _measured(self, requests: Sequence[_Request]) -> list[Any]:
         began = time.perf_counter()
         results = self._commit(requests)
         refused = sum(isinstance(result, CortexError) and result.kind.startswith("ledger.") for result in results)
         self._on_commit(time.perf_counter() - began, len(requests), refused)
         return results
 
-    def _commit(self, requests: list[_Request]) -> list[Any]:
+    def _commit(self, requests: Sequence[_Request]) -> list[Any]:
         """The result of each operation, or the exception that it raised."""
-        connection = self._connection
+
+        def all_of_them(connection: Connection) -> list[Any]:
+            return [request.operation(connection) for request in requests]
+
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            results = [request.operation(connection) for request in requests]
-            connection.execute("COMMIT")
-            return results
+            return self._writing.transact(all_of_them, self._refuse_waiting)
+        except CannotWriteError as error:
+            self._note(error)
+            return [error] * len(requests)
         except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to the caller, not to this thread
-            with suppress(sqlite3.Error):  # SQLite rolls back by itself after some errors
-                connection.execute("ROLLBACK")
             if len(requests) == 1:
-                return [self._explain(error) if isinstance(error, sqlite3.Error) else error]
+                return [error]
         return [result for request in requests for result in self._commit([request])]
 
-    def _deliver(self, requests: list[_Request], results: list[Any], ended: bool) -> None:
+    def _refuse_waiting(self, error: CannotWriteError) -> bool:
+        """Tell those that wait that nothing can be written; not those whose transaction may have been.
+
+        False when the ledger is to be closed.
+        """
+        waiting: list[_Request] = []
+        with suppress(queue.Empty):
+            while True:
+                request = self._requests.get_nowait()
+                if request is None:  # `close`: nobody waits any longer
+                    self._requests.put(None)
+                    break
+                waiting.append(request)
+        self._tell(self._deliver, waiting, [error] * len(waiting))
+        return not self._closing
+
+    def _note(self, error: CortexError) -> None:
+        if error.kind == DEPOSED:
+            self._on_deposed(error.message)
+
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the event loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(what, *arguments)
+
+    def _deliver(self, requests: Sequence[_Request], results: Sequence[Any]) -> None:
         for request, result in zip(requests, results, strict=True):
             if request.future.done():  # its caller was cancelled meanwhile
                 continue
@@ -112,5 +155,3 @@ class Writer:
                 request.future.set_exception(result)
             else:
                 request.future.set_result(result)
-        if ended:
-            self._ended.set_result(None)
