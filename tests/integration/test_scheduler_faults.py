@@ -24,7 +24,7 @@ from services.scheduler.api import worker_servicer
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import WorkerRecord
-from services.scheduler.usecases.running import readiness, worker_pool
+from services.scheduler.usecases.running import readiness, restart_budget, worker_starts
 from services.scheduler.wiring import Observed, Scheduler
 from tests.integration.scheduler_kit import API_FILE, Job, Kit, ScriptedDriver, scheduler, settings
 
@@ -265,7 +265,7 @@ async def test_a_worker_that_said_goodbye_and_hangs_is_replaced(tmp_path: Path, 
 async def test_a_full_disk_delays_workers_and_ends_no_job(
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_pool, "STORAGE_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(worker_starts, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr("services.scheduler.usecases.patience.RETRY_SECONDS", 0.01)
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()
@@ -276,7 +276,7 @@ async def test_a_full_disk_delays_workers_and_ends_no_job(
 
             async def refusing(*arguments: Any) -> Any:
                 refused[name] += 1
-                if refused[name] <= 2 * worker_pool.MAX_FAILED_STARTS:
+                if refused[name] <= 2 * restart_budget.MAX_FAILED_STARTS:
                     raise DISK_FULL
                 return await write(*arguments)
 
@@ -425,7 +425,7 @@ async def test_when_a_restarted_scheduler_begins_to_listen_it_knows_its_workers(
         await built.jobs.resume()
         run = built.jobs.run(job_id)
         assert run is not None
-        assert run.worker(worker.id) is not None, "it would be turned away, and its batch delivered twice"
+        assert run.workers.find(worker.id) is not None, "it would be turned away, and its batch delivered twice"
     finally:
         await built.jobs.close(None)
         await built.server.stop(None)
@@ -436,14 +436,16 @@ async def test_nothing_is_left_of_a_worker_that_was_being_started_when_its_job_w
     tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
-    cleaned_before_start: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-    begin = driver.start
+    cleaned_before_end: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
 
     async def slow_start(api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
         begun.set()
-        await go_on.wait()
-        cleaned_before_start.set_result(list(driver.cleaned))
-        return await begin(api, job, worker, token)
+        try:
+            await asyncio.Event().wait()
+        finally:  # what a thread is doing cannot be cancelled
+            await go_on.wait()
+            cleaned_before_end.set_result(list(driver.cleaned))
+        raise AssertionError("nobody starts it")
 
     monkeypatch.setattr(driver, "start", slow_start)
     async with scheduler(tmp_path, driver) as kit:
@@ -461,7 +463,7 @@ async def test_nothing_is_left_of_a_worker_that_was_being_started_when_its_job_w
             await kit.batch.ListApis(pb.ListApisRequest())
         go_on.set()
         async with asyncio.timeout(5):
-            assert await cleaned_before_start == []
+            assert await cleaned_before_end == []
             await logs  # ends when the job's workers are gone
         assert (driver.cleaned, driver.alive) == ([job_id], set())
 

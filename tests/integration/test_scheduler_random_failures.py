@@ -15,7 +15,7 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2, worker_service_pb2
 from services.common.errors import Category, CortexError
 from services.scheduler.usecases.ports.dead_letters import MESSAGE_REFUSED, DeadLetter
-from services.scheduler.usecases.running import giving_up, worker_pool
+from services.scheduler.usecases.running import giving_up, restart_budget, worker_pool
 from tests.integration.chaos_kit import Chaos
 from tests.integration.scheduler_kit import Job, Kit, scheduler
 
@@ -75,7 +75,7 @@ async def every_batch(kit: Kit, job_id: str) -> list[Batch]:
 async def test_whatever_fails_every_item_ends_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, split: bool, queue: bool
 ) -> None:
-    monkeypatch.setattr(worker_pool, "BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(restart_budget, "BACKOFF_SECONDS", (0.0,))
     monkeypatch.setattr(worker_pool, "UNKNOWN_PROCESS_GRACE_SECONDS", 0.05)
     monkeypatch.setattr(giving_up, "FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(giving_up, "LONGEST_PAUSE_SECONDS", 0.001)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from services.scheduler.usecases.running import worker_pool
+from services.scheduler.usecases.running import restart_budget, worker_pool
 from tests.integration.chaos_kit import Chaos
 from tests.integration.scheduler_kit import Job, scheduler
 
@@ -29,7 +29,7 @@ def outcomes(directory: Path) -> Iterator[tuple[int, int]]:
 async def test_whatever_happens_every_batch_ends_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(worker_pool, "BACKOFF_SECONDS", (0.0,))
+    monkeypatch.setattr(restart_budget, "BACKOFF_SECONDS", (0.0,))
     monkeypatch.setattr(worker_pool, "UNKNOWN_PROCESS_GRACE_SECONDS", 0.05)
     chaos, job_id, over = Chaos(seed), "", False
     async with asyncio.timeout(40):

@@ -8,7 +8,7 @@ import pytest
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import resources_pb2, worker_service_pb2
 from services.scheduler.domain import leases
-from services.scheduler.usecases.running import worker_pool
+from services.scheduler.usecases.running import restart_budget
 from tests.integration.scheduler_kit import Job, Kit, ScriptedDriver, ScriptedWorker, scheduler
 
 Batch = resources_pb2.Batch
@@ -222,7 +222,7 @@ async def test_containers_that_no_batch_survives_end_a_job_that_halves(tmp_path:
         assert job.status == Job.STATUS_WORKER_ERROR
         assert "worker 0 failed 5 times in a row" in job.reason
         halved = await listed(kit, job_id, Batch.STATE_SPLIT)
-        assert len(halved) <= worker_pool.MAX_EXCUSES + worker_pool.MAX_FAILED_STARTS, "of a hundred"
+        assert len(halved) <= restart_budget.MAX_EXCUSES + restart_budget.MAX_FAILED_STARTS, "of a hundred"
 
 
 async def crash(worker: ScriptedWorker, lease: worker_service_pb2.Lease, times: int) -> None:

@@ -49,7 +49,7 @@ class OtelJobTrace:
         self._context = child_traceparent(job.spec.traceparent, self._span_id, self._sampled)
         self._unsampled = child_traceparent(job.spec.traceparent, self._span_id, sampled=False)
         self._batches: dict[int, _OpenBatch] = {}
-        self._starting: dict[str, int] = {}  # since when, by worker id
+        self._starting: dict[int, int] = {}  # since when, by slot: a worker may get another id
         self._completion: tuple[int, int] | None = None  # span id, start
 
     def accepted(self, batches: int) -> None:
@@ -95,7 +95,7 @@ class OtelJobTrace:
 
     def worker_starting(self, worker: WorkerRecord) -> None:
         """A worker is being started."""
-        self._starting[worker.worker_id] = time.time_ns()
+        self._starting[worker.slot] = time.time_ns()
 
     def worker_ready(self, worker: WorkerRecord) -> None:
         """A worker takes batches, for the first time or again."""
@@ -106,7 +106,7 @@ class OtelJobTrace:
         self._started(worker, reason)
 
     def _started(self, worker: WorkerRecord, error: str = "") -> None:
-        start_ns = self._starting.pop(worker.worker_id, None)
+        start_ns = self._starting.pop(worker.slot, None)
         if start_ns is None:
             return
         self._telemetry.record(

@@ -1,4 +1,4 @@
-"""Worker tokens: JWTs signed with the ledger's secret, for one worker of one job, valid for an hour."""
+"""Worker tokens: JWTs signed by the ledger's secret, for one worker of a job or for all, valid for an hour."""
 
 import time
 
@@ -18,7 +18,7 @@ class JwtTokens:
         self._secret = secret
 
     def sign(self, job_id: str, worker_id: str) -> str:
-        """A token for one worker of one job."""
+        """A token for one worker of one job; for any worker of it when `worker_id` is empty."""
         claims = {"aud": AUDIENCE, "job": job_id, "sub": worker_id, "exp": int(time.time()) + VALID_SECONDS}
         return jwt.encode(claims, self._secret, algorithm="HS256")
 

@@ -64,7 +64,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         held = [HeldLease(lease.batch_index, lease.epoch, lease.attempt) for lease in hello.hello.held]
         reader: asyncio.Task[None] | None = None
         try:
-            dropped = run.hello(worker, link, held, results, completing=hello.hello.completing)
+            dropped = run.workers.hello(worker, link, held, results, completing=hello.hello.completing)
             link.send_welcome(dropped, HEARTBEAT_SECONDS, keep_replies=run.record.spec.options.results is not None)
             _obey(run, worker, link, hello)
             reader = asyncio.create_task(self._read(request_iterator, run, worker, identity, link))
@@ -73,7 +73,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         finally:
             if reader is not None:
                 reader.cancel()
-            run.disconnected(worker, link)
+            run.workers.disconnected(worker, link)
 
     async def _read(
         self, requests: AsyncIterator[Request], run: JobRun, worker: Worker, identity: Identity, link: StreamLink
@@ -101,7 +101,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             link.close("internal error")
         finally:
             # Not left to the sending side alone: it may be stuck in a message that the worker does not take.
-            run.disconnected(worker, link)
+            run.workers.disconnected(worker, link)
 
 
 def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> None:
@@ -110,9 +110,9 @@ def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> No
         health = request.health
         phase = PHASES.get(health.phase, Phase.NOT_READY)
         told = (health.reason, health.failed_starts, health.out_of_memory, health.cannot_start)
-        run.health(worker, Health(phase, *told))
+        run.workers.health(worker, Health(phase, *told))
     if request.HasField("credit"):
-        run.credit(worker, request.credit.batches, request.credit.bytes)
+        run.workers.credit(worker, request.credit.batches, request.credit.bytes)
     if request.results:
         run.batches.results(worker, [_result(result) for result in request.results])
     if request.returned:
@@ -121,11 +121,11 @@ def _obey(run: JobRun, worker: Worker, link: StreamLink, request: Request) -> No
             [Returned(entry.batch_index, entry.epoch, entry.lost_in_container) for entry in request.returned],
         )
     if request.HasField("completion"):
-        run.completion(worker, Completion(request.completion.http_status, request.completion.error))
+        run.workers.completion(worker, Completion(request.completion.http_status, request.completion.error))
     if request.HasField("heartbeat"):
         link.send_heartbeat()
     if request.HasField("goodbye"):
-        run.leaving(worker)
+        run.workers.leaving(worker)
 
 
 def _result(message: Any) -> AttemptResult:

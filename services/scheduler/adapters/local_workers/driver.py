@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -149,7 +149,7 @@ class LocalWorkerDriver:
             self._settings, self._directories, self._environ, config, api, job, worker, choice, token, told
         )
         with _uplink(prepared.spec) as uplink:
-            await asyncio.to_thread(self._make_files, prepared)
+            await _to_its_end(asyncio.to_thread(self._make_files, prepared))
             pid = self._spawn(prepared.spec, prefix)
             if uplink is not None:
                 self._attach(uplink, pid, prepared.spec)
@@ -272,6 +272,16 @@ class LocalWorkerDriver:
             if self._callback is not None:
                 logs = self._directories.logs(_Detail.of(worker).api_name, worker.job_id, worker.slot)
                 self._callback(WorkerExit(worker.worker_id, _reason(status, logs / OWN_LOG)))
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Do this also when that is cancelled meanwhile: what a thread makes must not appear after the cleaning up."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
 
 
 async def _end_all_of(worker_id: str) -> None:

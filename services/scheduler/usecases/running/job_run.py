@@ -7,7 +7,7 @@ them is done.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,12 +17,11 @@ from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import Completion, JobRecord, JobStatus
-from services.scheduler.domain.model.worker import Health
 from services.scheduler.usecases.input.job_input import JobInput
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.patience import Patience
-from services.scheduler.usecases.ports.workers import WorkerExit, WorkerLink
-from services.scheduler.usecases.running.batches import AttemptResult, Batches, HeldLease
+from services.scheduler.usecases.ports.workers import WorkerLink
+from services.scheduler.usecases.running.batches import Batches
 from services.scheduler.usecases.running.changes import Changes
 from services.scheduler.usecases.running.ending import Ending
 from services.scheduler.usecases.running.job_file import JobFile
@@ -31,6 +30,7 @@ from services.scheduler.usecases.running.progress import Speedometer
 from services.scheduler.usecases.running.surroundings import Surroundings
 from services.scheduler.usecases.running.worker import Worker
 from services.scheduler.usecases.running.worker_pool import WorkerPool
+from services.scheduler.usecases.running.worker_words import WorkerWords
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +81,15 @@ class JobRun:
             on_ready=self._give,
             on_recorded=self._on_recorded,
             on_grown=lambda known: self._input.grown(known),
-            on_delivered=self._pool.delivered,
-            on_halved=self._pool.excuse,
+            on_delivered=self._pool.budget.delivered,
+            on_halved=self._pool.budget.excuse,
             on_trouble=self.changes.tell,
         )
-        """What workers report goes there."""
+        """What becomes of batches goes there."""
+        self.workers = WorkerWords(
+            self._pool, self.batches, moved=self._moved, may_complete=self._may_complete, completed=self._completed
+        )
+        """What workers say goes there, and what the driver says of them."""
         self._ending = Ending(around, job.spec, lambda: self.batches.tally, self._post, self.changes.tell)
         self._input = JobInput(around.ledger, around.objects, job, stream, self._on_extended, self.changes.tell)
         self.at_work = asyncio.Event()
@@ -318,9 +322,7 @@ class JobRun:
     def _on_recorded(self) -> None:
         self._speed.note(self.batches.tally.batches_final)
         self._stop_if_too_many_failed()
-        self._settle()
-        self._give()
-        self.changes.tell()
+        self._moved()
 
     def _stop_if_too_many_failed(self) -> None:
         total = self.record.total_batches
@@ -330,68 +332,25 @@ class JobRun:
 
     # What workers say
 
-    def worker(self, worker_id: str) -> Worker | None:
-        """A worker of this job."""
-        return self._pool.members.get(worker_id)
+    def _moved(self) -> None:
+        self._settle()
+        self._give()
+        self.changes.tell()
 
-    def hello(
-        self,
-        worker: Worker,
-        link: WorkerLink,
-        held: Sequence[HeldLease],
-        results: Sequence[AttemptResult],
-        *,
-        completing: bool,
-    ) -> list[int]:
-        """A worker opens its stream. Returns the epochs of held leases that are not honoured.
-
-        `completing`: it has been told to POST /on-job-complete.
-        """
-        self._pool.connected(worker, link)
-        dropped = self.batches.adopt(worker, held, results)
+    def _may_complete(self, worker: Worker, link: WorkerLink, completing: bool) -> None:
+        """A worker is back. `completing`: it has been told to POST /on-job-complete."""
         if completing and self._all_final:
             self._post(lifecycle.CompletionUnderWay(worker.id))
         elif self._life.completer == worker.id:
             link.send_complete(self._trace.job_complete())  # the request was lost with the last stream
-        self._settle()
-        self._give()
-        return dropped
 
-    def disconnected(self, worker: Worker, link: WorkerLink) -> None:
-        """A worker's stream broke."""
-        self._pool.disconnected(worker, link)
-        self.changes.tell()
-
-    def exited(self, exit_: WorkerExit) -> None:
-        """A worker's process is gone."""
-        self._pool.exited(exit_)
-
-    def leaving(self, worker: Worker) -> None:
-        """A worker says that it ends."""
-        worker.leaving = True
-
-    def credit(self, worker: Worker, batches: int, size: int) -> None:
-        """A worker says how much it may hold."""
-        worker.credit_batches, worker.credit_bytes = batches, size
-        self._give()
-
-    def health(self, worker: Worker, health: Health) -> None:
-        """A worker's containers changed."""
-        self._pool.health_changed(worker, health)
-        self._settle()
-        self._give()
-        self.changes.tell()
-
-    def completion(self, worker: Worker, completion: Completion) -> None:
-        """The container answered /on-job-complete."""
+    def _completed(self, worker: Worker, completion: Completion) -> None:
         self._spawn(self._ending.completed(worker.id, completion), "completion")
 
     def _on_worker_lost(self, worker: Worker) -> None:
         self.batches.lost(worker)
         self._post(lifecycle.WorkerLost(worker.id))
-        self._settle()
-        self._give()
-        self.changes.tell()
+        self._moved()
 
 
 def _cause(error: BaseException) -> str:

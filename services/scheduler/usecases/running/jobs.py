@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -10,11 +10,13 @@ from services.common.errors import Category, CortexError
 from services.scheduler.domain.api_config import load_api
 from services.scheduler.domain.errors import api_not_deployed
 from services.scheduler.domain.model.job import JobRecord, JobStatus
+from services.scheduler.domain.model.worker import ContainerState, Health
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.ports.workers import WorkerExit
 from services.scheduler.usecases.running.job_run import JobRun
 from services.scheduler.usecases.running.job_view import JobView
 from services.scheduler.usecases.running.surroundings import Surroundings
+from services.scheduler.usecases.running.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class Jobs:
         self._closing = False
         self._promises: set[asyncio.Task[Any]] = set()
         around.driver.on_exit(self._worker_exited)
+        around.driver.on_health(self._driver_says)
+        around.driver.on_containers(self._containers_changed)
 
     # Beginning and ending
 
@@ -48,7 +52,7 @@ class Jobs:
         # Workers of jobs that are over have nothing to come back to.
         for worker in await self._around.ledger.workers():
             if worker.job_id not in self._runs:
-                if worker.pid is not None and await self._around.driver.adopt(worker):
+                if worker.found and await self._around.driver.adopt(worker):
                     await self._around.driver.kill(worker)
                 await self._around.ledger.remove_worker(worker.worker_id)
                 await self._around.driver.clean_up(worker.job_id)
@@ -100,19 +104,34 @@ class Jobs:
 
     async def close(self, grace_seconds: float | None) -> None:
         """Leave the jobs to the next start. With a grace, workers finish or hand back what they hold and end; without
-        one they go on by themselves.
+        one, or where they outlive a scheduler, they go on by themselves.
         """
         self._closing = True
-        if grace_seconds is not None:
+        if grace_seconds is not None and not self._around.driver.outlives_scheduler:
             await asyncio.gather(*(run.hand_back(grace_seconds) for run in self._runs.values()))
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
+    # What the driver tells
+
     def _worker_exited(self, exit_: WorkerExit) -> None:
+        if (run := self.run_of(exit_.worker_id)) is not None:
+            run.workers.exited(exit_)
+
+    def _driver_says(self, worker_id: str, health: Health) -> None:
+        if (found := self._find(worker_id)) is not None:
+            found[0].workers.driver_says(found[1], health)
+
+    def _containers_changed(self, worker_id: str, containers: Sequence[ContainerState]) -> None:
+        if (found := self._find(worker_id)) is not None:
+            found[0].workers.containers(found[1], containers)
+
+    def _find(self, worker_id: str) -> tuple[JobRun, Worker] | None:
         for run in self._runs.values():
-            if run.worker(exit_.worker_id) is not None:
-                run.exited(exit_)
+            if (worker := run.workers.find(worker_id)) is not None:
+                return run, worker
+        return None
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what must not stop halfway, also when the client that asked for it goes away."""
@@ -126,6 +145,11 @@ class Jobs:
     def run(self, job_id: str) -> JobRun | None:
         """The job's run, when it is not over."""
         return self._runs.get(job_id)
+
+    def run_of(self, worker_id: str) -> JobRun | None:
+        """The run that has this worker."""
+        found = self._find(worker_id)
+        return None if found is None else found[0]
 
     def _at_work(self, job_id: str) -> JobRun | None:
         """The job's run, while it can tell more than the ledger."""

@@ -3,37 +3,40 @@
 A worker is a durable fact before its process exists, so that a restarted scheduler knows whom to wait for. It is
 *lost* when its process is gone, or when its stream stays away longer than the grace. A lost worker's slot gets a new
 one, with backoff.
+
+What a worker says of itself counts while it has a stream; before its first one, and while it is away, the driver's word
+does. A worker of which the driver says that its dequeuer has not run yet is not waited for: it may lack an image or a
+machine for as long as the start-up deadline allows.
 """
 
 import asyncio
 import logging
-import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from services.common.errors import Category, CortexError
+from services.common.errors import CortexError
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord, JobStatus
-from services.scheduler.domain.model.worker import Health, Phase, WorkerRecord
+from services.scheduler.domain.model.worker import ContainerState, End, Health, Phase, WorkerRecord
 from services.scheduler.usecases.ports.trace import JobTrace
 from services.scheduler.usecases.ports.workers import WorkerExit, WorkerLink
 from services.scheduler.usecases.running.readiness import Readiness
+from services.scheduler.usecases.running.restart_budget import RestartBudget
 from services.scheduler.usecases.running.surroundings import Surroundings
 from services.scheduler.usecases.running.worker import Worker
+from services.scheduler.usecases.running.worker_starts import StartFailed, WorkerStarts, superseded
 
 log = logging.getLogger(__name__)
 
-MAX_FAILED_STARTS = 5
-"""In a row, without a finished batch, until a worker counts as hopeless."""
-MAX_EXCUSES = 4
-"""In a row, without a finished batch, until a halved batch excuses its workers' failures no more."""
-BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 UNKNOWN_PROCESS_GRACE_SECONDS = 5.0
 """For a worker of which a crash left no process id: if it was started at all, it calls within this."""
 DISMISSAL_GRACE_SECONDS = 300.0
 """A worker that is no longer wanted may finish what its container has; the rest it gives back at once."""
-STORAGE_RETRY_SECONDS = 2.0
-"""A worker that could not be started because the disk is full is tried again so soon, and that is not its failure."""
+RESIZE_AGAIN_SECONDS = 2.0
+"""Between two tries to set the number of workers."""
+PAST_WORKERS = 1000
+"""So many ids of lost workers are remembered, to turn them away if they call after all."""
 
 
 class WorkerPool:
@@ -55,18 +58,17 @@ class WorkerPool:
         self._around = around
         self._ledger = around.ledger
         self._driver = around.driver
-        self._api = api
         self._job = job
         self._trace = trace
         self._on_created = on_created
         self._on_lost = on_lost
         self._on_hopeless = on_hopeless
         self._spawn = spawn
-        self._failed_starts: Counter[int] = Counter()  # by slot: dequeuers in a row that ended without a batch
-        self._excuses = 0  # in a row
-        self._starting = 0
-        self._waiting: set[int] = set()  # slots whose workers will be started soon
+        self._fitting = asyncio.Lock()
+        self._fitted = 0  # slots that were looked at when the size was set last
         self._ended = asyncio.Event()
+        self._ends: Counter[str] = Counter()
+        self._past: deque[str] = deque(maxlen=PAST_WORKERS)
         self.size = 0
         """Workers that the job is to have; 0 before it began."""
         self.ending = False
@@ -74,80 +76,91 @@ class WorkerPool:
         self.awaited: set[str] = set()
         """Workers of before a restart that neither came back nor are known to be gone."""
         self.readiness = Readiness(self.members, around.startup_deadline_seconds, on_trouble, on_hopeless)
+        self.budget = RestartBudget(self.members, on_hopeless)
+        self._starts = WorkerStarts(
+            around,
+            api,
+            job,
+            trace,
+            self.members,
+            wanted=lambda slot: not self.ending and slot < self.size,
+            started=self._started,
+            failed=self._not_started,
+            settled=self._note_end,
+            spawn=spawn,
+        )
 
     # Starting
 
     async def adopt(self, known: Sequence[WorkerRecord]) -> None:
         """After a restart: take over the workers that may still be there, and await them."""
         self.awaited = {record.worker_id for record in known}
+        gone = superseded(known)
         for record in known:
-            if record.pid is not None and not await self._driver.adopt(record):
+            if record.worker_id in gone or (record.found and not await self._driver.adopt(record)):
                 await self._forget(record.worker_id)
                 self.awaited.discard(record.worker_id)
                 continue
-            worker = self.members[record.worker_id] = Worker(record)
-            self._await_return(worker, UNKNOWN_PROCESS_GRACE_SECONDS if record.pid is None else None)
+            worker = self.members[record.worker_id] = Worker(record, known=True)
+            self._await_return(worker, None if record.found else UNKNOWN_PROCESS_GRACE_SECONDS)
 
     def resize(self, size: int) -> None:
         """Have a worker in every slot of `size`, and let those beyond end."""
-        begun = self.size
         self.size = size
         self.readiness.look()
         for worker in list(self.members.values()):
-            if worker.record.slot >= size and not worker.leaving and worker.id != self.readiness.needed:
-                self._dismiss(worker)
-        taken = {worker.record.slot for worker in self.members.values()} | self._waiting
-        for slot in range(begun, size):
-            if slot not in taken:
-                self._start_soon(slot)
+            if worker.record.slot >= size and worker.id != self.readiness.needed and not worker.leaving:
+                worker.leaving = worker.dismissed = True
+        self._spawn(self._fit(), "fit the workers")
+
+    async def _fit(self) -> None:
+        async with self._fitting:
+            begun, size = self._fitted, self.size
+            await self._tell_size(size)
+            if self.ending:
+                return
+            self._fitted = size
+            for worker in list(self.members.values()):
+                if worker.dismissed:
+                    self._dismiss(worker)
+            taken = {worker.record.slot for worker in self.members.values()} | self._starts.waiting
+            for slot in range(begun, size):
+                if slot not in taken:
+                    self._starts.soon(slot)
+
+    async def _tell_size(self, size: int) -> None:
+        if (needed := self.members.get(self.readiness.needed or "")) is not None:
+            size = max(size, needed.record.slot + 1)
+        while not self.ending:
+            try:
+                await self._driver.resize(self._job, size)
+            except CortexError as error:
+                log.warning("job %s: its number of workers cannot be set: %s", self._job.spec.job_id, error.message)
+                await asyncio.sleep(RESIZE_AGAIN_SECONDS)
+            else:
+                return
 
     def _dismiss(self, worker: Worker) -> None:
-        worker.leaving = worker.dismissed = True
+        worker.stop_starting()
         if worker.link is not None:  # otherwise it is told when it calls
             worker.link.send_shutdown("the job has fewer workers now", DISMISSAL_GRACE_SECONDS, job_over=False)
 
-    def _start_soon(self, slot: int, delay: float = 0.0) -> None:
-        self._waiting.add(slot)
-        self._spawn(self._start(slot, delay), f"start worker {slot}")
-
-    async def _start(self, slot: int, delay: float) -> None:
-        await asyncio.sleep(delay)
-        self._waiting.discard(slot)
-        if self.ending or slot >= self.size:
-            return
-        self._starting += 1
-        try:
-            await self._start_now(slot)
-        finally:
-            self._starting -= 1
-            self._note_end()
-
-    async def _start_now(self, slot: int) -> None:
-        record = WorkerRecord(secrets.token_hex(8), self._job.spec.job_id, slot, None, None)
-        worker = self.members[record.worker_id] = Worker(record)
-        self._trace.worker_starting(record)
-        try:
-            await self._ledger.put_worker(record)
-            worker.health = Health(Phase.CREATING)
-            token = self._around.token(record.job_id, record.worker_id)
-            worker.record = await self._driver.start(self._api, self._job, record, token)
-            await self._ledger.put_worker(worker.record)
-        except CortexError as error:
-            log.error("job %s: worker %d cannot be started: %s", self._job.spec.job_id, slot, error.message)
-            if error.category is Category.INVALID:
-                self._on_hopeless(JobStatus.WORKER_ERROR, f"worker {slot} cannot be started: {error.message}")
-            blameless = error.category is Category.STORAGE_FULL
-            await self._gone(worker, f"a worker could not be started: {error.message}", blameless=blameless)
-            return
+    async def _started(self, worker: Worker) -> None:
         if worker.id not in self.members:
             await self._driver.kill(worker.record)  # the job ended meanwhile
             await self._forget(worker.id)
             return
         self._on_created()
-        if worker.link is None:
+        if worker.link is None and not worker.vouched:
             self._await_return(worker)
 
-    # What workers say
+    async def _not_started(self, worker: Worker, failure: StartFailed) -> None:
+        if failure.hopeless:
+            reason = f"worker {worker.record.slot} cannot be started: {failure.reason}"
+            self._on_hopeless(JobStatus.WORKER_ERROR, reason)
+        await self._gone(worker, failure.as_exit(worker.id), failure.pause_seconds)
+
+    # What workers say, and what the driver says of them
 
     def connected(self, worker: Worker, link: WorkerLink) -> None:
         """A worker opened its stream; an earlier one of it is void."""
@@ -156,9 +169,9 @@ class WorkerPool:
         worker.link = link
         self.awaited.discard(worker.id)
         worker.revoked.clear()
-        if worker.grace is not None:
-            worker.grace.cancel()
-            worker.grace = None
+        worker.stop_grace()
+        if worker.containers:
+            link.send_containers(worker.containers)
         if worker.dismissed:
             self._dismiss(worker)
 
@@ -173,67 +186,62 @@ class WorkerPool:
     def health_changed(self, worker: Worker, health: Health) -> None:
         """A worker's containers changed."""
         worker.health = health
-        worker.excused = min(worker.excused, health.failed_starts)
-        failed = health.failed_starts - worker.excused
         worker.leaving |= health.phase is Phase.TERMINATING
         if health.phase is Phase.READY:
             self._trace.worker_ready(worker.record)
         self.readiness.look()
-        if health.cannot_start:
-            self._on_hopeless(JobStatus.WORKER_ERROR, f"worker {worker.record.slot}: {health.reason}")
-        elif failed >= MAX_FAILED_STARTS:
-            status = JobStatus.WORKER_OOM if health.out_of_memory else JobStatus.WORKER_ERROR
-            self._on_hopeless(
-                status,
-                _hopeless(worker.record.slot, failed, health.reason),
-            )
+        self.budget.judge(worker, health)
 
-    def delivered(self, worker: Worker) -> None:
-        """A worker finished a batch: its restart budget is given back."""
-        self._excuses = 0
-        if not worker.delivered:
-            worker.delivered = True
-            self._failed_starts.pop(worker.record.slot, None)
+    def driver_says(self, worker: Worker, health: Health) -> None:
+        """How the driver sees a worker; its dequeuer, where there is a stream, knows better."""
+        if worker.link is not None:
+            return
+        worker.vouched = health.phase.before_dequeuer
+        if worker.vouched:
+            worker.stop_grace()
+            self.awaited.discard(worker.id)
+        else:  # what failed before it finished a batch it alone can tell
+            last = worker.health
+            health = replace(health, failed_starts=last.failed_starts, out_of_memory=last.out_of_memory)
+            if worker.grace is None and worker.starting is None:
+                self._await_return(worker)
+        self.health_changed(worker, health)
 
-    def excuse(self) -> None:
-        """A batch was halved, maybe because it kills containers: these failures are not the workers'.
+    def containers_changed(self, worker: Worker, containers: Sequence[ContainerState]) -> None:
+        """The containers of a worker whose dequeuer does not run them."""
+        worker.containers = containers
+        if worker.link is not None:
+            worker.link.send_containers(containers)
 
-        Where nothing is ever finished in between, the containers are to blame after all.
-        """
-        if self._excuses < MAX_EXCUSES:
-            self._excuses += 1
-            self._failed_starts.clear()
-            for worker in self.members.values():
-                worker.excused = worker.health.failed_starts
+    def was_here(self, worker_id: str) -> bool:
+        """It was one of the workers, and is counted as lost."""
+        return worker_id in self._past
 
     # Losing
 
     def _await_return(self, worker: Worker, seconds: float | None = None) -> None:
-        if worker.grace is not None:
-            worker.grace.cancel()
-        loop = asyncio.get_running_loop()
+        worker.stop_grace()
         seconds = self._around.reconnect_grace_seconds if seconds is None else seconds
-        worker.grace = loop.call_later(seconds, self._stayed_away, worker)
+        worker.grace = asyncio.get_running_loop().call_later(seconds, self._stayed_away, worker)
 
     def _stayed_away(self, worker: Worker) -> None:
         log.warning("job %s: worker %d did not come back; replacing it", self._job.spec.job_id, worker.record.slot)
-        self._spawn(self._gone(worker, "its dequeuer did not come back"), f"end worker {worker.record.slot}")
+        self.exited(WorkerExit(worker.id, "its dequeuer did not come back", End.KILLED))
 
     def exited(self, exit_: WorkerExit) -> None:
         """A worker's process is gone."""
         worker = self.members.get(exit_.worker_id)
         if worker is not None:
-            self._spawn(self._gone(worker, exit_.reason), f"end worker {worker.record.slot}")
+            self._spawn(self._gone(worker, exit_), f"end worker {worker.record.slot}")
 
-    async def _gone(self, worker: Worker, reason: str, *, blameless: bool = False) -> None:
-        """Take a worker out, for good, and put another one in its slot. `blameless`: its end is not its failure."""
+    async def _gone(self, worker: Worker, exit_: WorkerExit, delay: float = 0.0) -> None:
+        """Take a worker out, for good, and put another one in its slot, after `delay` at least."""
         if self.members.pop(worker.id, None) is None:
             return
-        if worker.grace is not None:
-            worker.grace.cancel()
-        if worker.link is not None:
-            worker.link.close("the worker is gone")
-        self.readiness.failed(reason)
+        self._past.append(worker.id)
+        self._ends[exit_.end.value] += worker.record.found
+        self._let_go(worker, "the worker is gone")
+        self.readiness.failed(exit_.reason)
         await self._driver.kill(worker.record)
         await self._forget(worker.id)
         self.awaited.discard(worker.id)
@@ -243,27 +251,25 @@ class WorkerPool:
             return
         slot = worker.record.slot
         if worker.dismissed:
-            self._failed_starts.pop(slot, None)
+            self.budget.forgive(slot)
             self._replace(slot)
             return
-        self._trace.worker_lost(worker.record, reason)
-        self._failed_starts[slot] += 0 if worker.delivered or blameless else 1
-        failed = self._failed_starts[slot]
-        if failed >= MAX_FAILED_STARTS:
-            self._on_hopeless(
-                JobStatus.WORKER_ERROR,
-                _hopeless(slot, failed, reason),
-            )
-            return
-        delay = BACKOFF_SECONDS[min(max(failed - 1, 0), len(BACKOFF_SECONDS) - 1)]
-        delay = STORAGE_RETRY_SECONDS if blameless else delay
-        self._replace(slot, delay)
+        self._trace.worker_lost(worker.record, exit_.reason)
+        pause = self.budget.ended(worker, exit_)
+        if pause is not None:
+            self._replace(slot, max(pause, delay))
+
+    def _let_go(self, worker: Worker, why: str) -> None:
+        worker.stop_grace()
+        worker.stop_starting()
+        if worker.link is not None:
+            worker.link.close(why)
 
     def _replace(self, slot: int, delay: float = 0.0) -> None:
         """Put a worker into a slot that became empty, unless that is no longer wanted, or done already."""
-        taken = any(worker.record.slot == slot for worker in self.members.values()) or slot in self._waiting
+        taken = any(worker.record.slot == slot for worker in self.members.values()) or slot in self._starts.waiting
         if slot < self.size and not taken:
-            self._start_soon(slot, delay)
+            self._starts.soon(slot, delay)
 
     async def _forget(self, worker_id: str) -> None:
         try:
@@ -283,18 +289,19 @@ class WorkerPool:
             if worker.link is not None:
                 worker.link.send_shutdown(reason, grace_seconds, job_over=job_over)
             else:
-                self._spawn(self._gone(worker, reason), f"end worker {worker.record.slot}")
+                gone = self._gone(worker, WorkerExit(worker.id, reason, End.KILLED))
+                self._spawn(gone, f"end worker {worker.record.slot}")
         self._note_end()
         try:
             async with asyncio.timeout(patience_seconds):
                 await self._ended.wait()
         except TimeoutError:
             for worker in list(self.members.values()):
-                await self._gone(worker, "it did not end in time")
+                await self._gone(worker, WorkerExit(worker.id, "it did not end in time", End.KILLED))
 
     def _note_end(self) -> None:
         """All have ended when there is none, and none that is just being started."""
-        if self.ending and not self.members and not self._starting:
+        if self.ending and not self.members and not self._starts.under_way:
             self._ended.set()
 
     async def abandon(self) -> None:
@@ -303,19 +310,10 @@ class WorkerPool:
         self.readiness.stop()
         while self.members:
             _, worker = self.members.popitem()
-            if worker.grace is not None:
-                worker.grace.cancel()
-            if worker.link is not None:
-                worker.link.close("the job is over")
+            self._let_go(worker, "the job is over")
             await self._driver.kill(worker.record)
             await self._forget(worker.id)
 
     def counts(self) -> Counter[str]:
-        """Workers by phase."""
-        return Counter(
-            (Phase.TERMINATING if worker.leaving else worker.health.phase).value for worker in self.members.values()
-        )
-
-
-def _hopeless(slot: int, failed: int, reason: str) -> str:
-    return f"worker {slot} failed {failed} times in a row without finishing a batch: {reason}"
+        """Workers by phase, and those that ended since the scheduler began by how they did."""
+        return Counter(worker.phase.value for worker in self.members.values()) + self._ends
