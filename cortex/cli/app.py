@@ -29,7 +29,7 @@ COMMANDS = {
     "trace": "Draw a job's trace as a waterfall.",
     "delete": "Delete an API, or stop a job.",
     "env": "Choose which deployment to talk to.",
-    "envoy-config": "Print the configuration of an Envoy in front of a deployment.",
+    "envoy-config": "Print the configuration of an Envoy in front of gateway and scheduler.",
     "version": "Show the version.",
 }
 """Name and first sentence, in the order of `cortex --help`. Each is `command` in `cortex.cli.commands.NAME`.
