@@ -40,7 +40,8 @@ gen: venv
 
 # Hashes, and neither index nor download addresses, so that the same files serve behind any mirror.
 lock: venv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --extra local --extra kubernetes --group dev \
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	  --extra local --extra postgres --extra kubernetes --group dev \
 	  --custom-compile-command "make lock" --output-file requirements/dev.txt pyproject.toml
 
 bench: venv
