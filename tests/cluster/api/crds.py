@@ -1,10 +1,15 @@
 """Custom resource definitions: what they must say, and the resources that they make."""
 
+import re
 from typing import Any
 
 from tests.cluster.api.clock import now
 from tests.cluster.api.kinds import Kind, Object
 
+_STEP = re.compile(
+    r"""\[\?\(@\.(\w+)==["'](.*?)["']\)\]"""  # the first of a list with this value
+    r"|\['(.*?)'\]|\[(\d+)\]|\.?((?:\\.|[^.\[\\])+)"
+)
 _REFUSED = (
     "$ref",
     "$id",
@@ -122,18 +127,11 @@ def _of_schema(schema: Object, path: str, root: bool = False) -> list[str]:
 
 def column_value(thing: Any, path: str) -> Any:
     """What a simple JSON path leads to; None for nothing."""
-    for step in (
-        path.removeprefix(".")
-        .replace("\\.", "\0")
-        .replace("['", ".")
-        .replace("']", "")
-        .replace("[", ".")
-        .replace("]", "")
-        .split(".")
-    ):
-        name = step.replace("\0", ".")
-        if isinstance(thing, list):
-            thing = thing[int(name)] if name.isdigit() and int(name) < len(thing) else None
+    for field, value, quoted, index, name in _STEP.findall(path):
+        if field:
+            thing = next((one for one in thing or () if one.get(field) == value), None)
+        elif index:
+            thing = thing[int(index)] if isinstance(thing, list) and int(index) < len(thing) else None
         else:
-            thing = thing.get(name) if isinstance(thing, dict) else None
+            thing = thing.get(quoted or name.replace("\\.", ".")) if isinstance(thing, dict) else None
     return thing
