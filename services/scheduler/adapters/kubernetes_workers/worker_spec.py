@@ -1,6 +1,7 @@
 """What the dequeuers of a job's pods are told: all the same. What differs they learn from their pod."""
 
 from cortex.batch.v1 import worker_spec_pb2 as pb
+from services.scheduler.adapters.kubernetes_workers.manifests.volumes import TOKEN_DIRECTORY, TOKEN_FILE
 from services.scheduler.adapters.kubernetes_workers.manifests.work import Work
 from services.scheduler.adapters.probe_message import probe_message
 
@@ -27,4 +28,9 @@ def worker_spec(work: Work) -> pb.WorkerSpec:
             pb.Container(name=each.name, image=each.image, readiness_probe=probe_message(each.readiness_probe, {}))
             for each in work.config.pod.containers
         ],
+        pod=pb.PodRuntime(
+            token_file=f"{TOKEN_DIRECTORY}/{TOKEN_FILE}",
+            termination_seconds=settings.grace_seconds,
+            stop_seconds=STOP_SECONDS,
+        ),
     )

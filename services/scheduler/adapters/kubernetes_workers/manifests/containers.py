@@ -15,8 +15,6 @@ from services.scheduler.adapters.kubernetes_workers.manifests.volumes import (
     CLIENT_DIRECTORY,
     PARTS_DIRECTORY,
     SPEC_DIRECTORY,
-    TOKEN_DIRECTORY,
-    TOKEN_FILE,
     WORKER_DIRECTORY,
     WORKER_FILE,
     container_mounts,
@@ -49,7 +47,6 @@ def dequeuer(work: Work, parts: int) -> Json:
         "name": DEQUEUER,
         "env": [
             _variable("CORTEX_WORKER_SPEC", f"{WORKER_DIRECTORY}/{WORKER_FILE}"),
-            _variable("CORTEX_WORKER_TOKEN", f"{TOKEN_DIRECTORY}/{TOKEN_FILE}"),
             {"name": "CORTEX_WORKER_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
             {"name": "CORTEX_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             *_own_variables(work, parts),
