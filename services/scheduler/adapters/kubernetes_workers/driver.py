@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from services.common.errors import Category, CortexError
 from services.common.kubernetes import Cluster, Object
@@ -70,13 +71,8 @@ class KubernetesWorkerDriver:
 
         `is_over` is asked whether a job is over, or unknown: then nothing of it may stay.
         """
-        looks = {
-            "observe": self._observed.run,
-            "notice": self._tellings.run,
-            "care": partial(self._caretaker.run, is_over),
-        }
-        for name, look in looks.items():
-            self._tasks.append(asyncio.create_task(_for_ever(look), name=f"{name} workers"))
+        for look in (self._observed.run, self._tellings.run, partial(self._caretaker.run, is_over)):
+            self._tasks.append(asyncio.create_task(_for_ever(look), name="look after workers"))
         try:
             await asyncio.wait_for(self._observed.complete(), FIRST_LOOK_SECONDS)
         except TimeoutError:

@@ -139,9 +139,9 @@ class JobObjects:
         try:
             return await self._cluster.patch(JOBS, self._namespace, name, [demand, *operations])
         except CortexError as error:
-            if error.kind == INVALID and (now := await self._cluster.get(JOBS, self._namespace, name)) is not None:
-                if epoch_of(now) > self._epoch:
-                    raise _deposed(now) from error
+            now = await self._cluster.get(JOBS, self._namespace, name) if error.kind == INVALID else None
+            if now is not None and epoch_of(now) > self._epoch:
+                raise _deposed(now) from error
             raise
 
     # Removing

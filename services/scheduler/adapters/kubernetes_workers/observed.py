@@ -1,4 +1,4 @@
-"""The Jobs and pods of this deployment, as they were last seen: one list and watch of each, however many jobs there are.
+"""The Jobs and pods of this deployment, as they were last seen: one list and watch of each, for all jobs.
 
 While the API server is away nothing changes here: a watch that is down is no news, and nobody is gone because of it.
 """
