@@ -73,3 +73,5 @@ class JobFields(TypedDict, total=False):
     max_failed_percent: float | None
     """Stop the job when more of its batches than this have failed."""
     webhook: Webhook | None
+    queue_name: str | None
+    """On Kubernetes: the Kueue queue that the job waits in, instead of its API's."""

@@ -47,6 +47,7 @@ OPTIONS = (
     _shares("--batches-per-worker", type=AT_LEAST_1, metavar="N", help="Instead: a worker for so many batches ..."),
     _shares("--max-workers", type=AT_LEAST_1, metavar="N", help="... and never more workers than this."),
     _shares("--config", metavar="JSON|@FILE", help="Any JSON value; it is in /cortex/spec/job.json."),
+    _shares("--queue", metavar="NAME", help="On Kubernetes: the Kueue queue that the job waits in."),
     _shares("--timeout", type=AT_LEAST_1, metavar="SECONDS", help="End the job after so long."),
     _shares("--batch-timeout", type=AT_LEAST_1, metavar="SECONDS", help="Give up an attempt of a batch."),
     _failures("--retries", type=AT_LEAST_1, metavar="N", help="Attempt a failing batch up to N more times."),
@@ -85,6 +86,7 @@ class JobOptions:
     batches_per_worker: int | None = None
     max_workers: int | None = None
     config: str | None = None
+    queue: str | None = None
     timeout: int | None = None
     batch_timeout: int | None = None
     retries: int | None = None
@@ -141,6 +143,7 @@ class JobOptions:
             "retries": self._retries(),
             "split_failed": self.split_failed or None,
             "max_failed_percent": self.max_failed_percent,
+            "queue_name": self.queue,
             "results": {"s3_path": self.results_to} if self.results_to else self.results or None,
             "webhook": self.webhook and _given(url=self.webhook, secret=_secret(self.webhook_secret_env)),
             **{name: self._selection(prefixes) for name, prefixes in selections.items() if prefixes},

@@ -40,12 +40,14 @@ def job_document(
     worker_scaling: tuple[int | None, int | None] | None = None,
     max_failed_percent: float | None = None,
     webhook_url: str = "",
+    queue_name: str = "",
 ) -> dict[str, Any]:
     """The members in their order, for msgspec's encoder. `config_json` goes in byte for byte, `""` as null.
 
     `dead_letter_queue` is its ARN and `max_receive_count`, `worker_scaling` its `batches_per_worker` and `max_workers`,
     and `results_s3_path` is `""` where replies are kept and written nowhere else. Members that Cortex does not know are
-    there only when given (`""` for `retry_of` and `webhook_url`: not given), and `total_batch_count` once it is known.
+    there only when given (`""` for `retry_of`, `webhook_url` and `queue_name`: not given), and `total_batch_count` once
+    it is known.
     """
     created = rfc3339(created_ns)
     document = {
@@ -78,6 +80,8 @@ def job_document(
         document["max_failed_percent"] = _number(max_failed_percent)
     if webhook_url:
         document["webhook"] = {"url": webhook_url}
+    if queue_name:
+        document["queue_name"] = queue_name
     if retry_of:
         document["retry_of"] = retry_of
     if total_batch_count is not None:

@@ -105,6 +105,7 @@ def _specification(job: Job) -> dict[str, Any]:
         worker_scaling=_scaling(job.worker_scaling) if job.HasField("worker_scaling") else None,
         max_failed_percent=job.max_failed_percent if job.HasField("max_failed_percent") else None,
         webhook_url=job.webhook.url,
+        queue_name=job.queue_name,
     )
 
 

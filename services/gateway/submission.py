@@ -71,6 +71,7 @@ _JOB: Table = {
     "results": Field("results", fields.boolean, {"s3_path": Field("s3_path", fields.string)}),
     "max_failed_percent": Field("max_failed_percent", fields.number),
     "webhook": Field("webhook", table=_WEBHOOK),
+    "queue_name": Field("queue_name", fields.string),
 }
 _SUBMISSION: Table = {**_JOB, **_INPUTS}
 _STREAM_HEAD: Table = {

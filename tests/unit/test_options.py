@@ -33,6 +33,7 @@ def test_options_come_out_with_their_defaults() -> None:
         results=Results("s3://bucket/out"),
         scaling=AskedScaling(100, 8),
         max_failed_percent=2.5,
+        queue_name="team-a",
         webhook=Webhook(URL, "hush"),
     )
     assert check_options(asked, None) == Options(
@@ -41,6 +42,7 @@ def test_options_come_out_with_their_defaults() -> None:
         results=Results("s3://bucket/out"),
         scaling=WorkerScaling(100, 8),
         max_failed_percent=2.5,
+        queue_name="team-a",
         webhook=Webhook(URL, "hush"),
     )
 
@@ -66,6 +68,7 @@ def test_a_dead_letter_queue_tells_how_often_to_try() -> None:
         ({"results": Results("bucket/x")}, "aws.invalid_s3_path", "results.s3_path: 'bucket/x' is not a place"),
         ({"scaling": AskedScaling(None, 2)}, "configreader.must_be_defined", "workers.batches_per_worker"),
         ({"scaling": AskedScaling(1, 0)}, "configreader.must_be_greater_than_or_equal_to", "workers.max_workers: 0"),
+        ({"queue_name": "Team A"}, "spec.invalid_queue_name", "queue_name: 'Team A'"),
         ({"max_failed_percent": 100.5}, "job.invalid_percent", "max_failed_percent: 100.5"),
         ({"max_failed_percent": math.nan}, "job.invalid_percent", "max_failed_percent: nan"),
         ({"webhook": Webhook("", "s")}, "configreader.must_be_defined", "webhook.url: this key is missing"),

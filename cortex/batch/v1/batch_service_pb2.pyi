@@ -337,6 +337,7 @@ class SubmitJobRequest(_message.Message):
     WORKER_SCALING_FIELD_NUMBER: _builtins.int
     MAX_FAILED_PERCENT_FIELD_NUMBER: _builtins.int
     WEBHOOK_FIELD_NUMBER: _builtins.int
+    QUEUE_NAME_FIELD_NUMBER: _builtins.int
     api_name: _builtins.str
     """The API to submit to."""
     workers: _builtins.int
@@ -355,6 +356,8 @@ class SubmitJobRequest(_message.Message):
     """Halve a batch that keeps failing, until the bad items are alone."""
     max_failed_percent: _builtins.float
     """Stop the job when more of its batches than this have failed, in percent from 0 to 100."""
+    queue_name: _builtins.str
+    """On Kubernetes: the Kueue queue that the job waits in, instead of its API's. Empty: not given."""
     @_builtins.property
     def sqs_dead_letter_queue(self) -> _resources_pb2.DeadLetterQueue:
         """Where failing batches go."""
@@ -407,10 +410,11 @@ class SubmitJobRequest(_message.Message):
         worker_scaling: _resources_pb2.WorkerScaling | None = ...,
         max_failed_percent: _builtins.float | None = ...,
         webhook: _resources_pb2.Webhook | None = ...,
+        queue_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_workers", b"_workers", "batch_timeout_seconds", b"batch_timeout_seconds", "delimited_files", b"delimited_files", "file_path_lister", b"file_path_lister", "item_list", b"item_list", "max_failed_percent", b"max_failed_percent", "results", b"results", "retries", b"retries", "sqs_dead_letter_queue", b"sqs_dead_letter_queue", "timeout_seconds", b"timeout_seconds", "webhook", b"webhook", "worker_scaling", b"worker_scaling", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_workers", b"_workers", "api_name", b"api_name", "batch_timeout_seconds", b"batch_timeout_seconds", "config_json", b"config_json", "delimited_files", b"delimited_files", "dry_run", b"dry_run", "file_path_lister", b"file_path_lister", "item_list", b"item_list", "max_failed_percent", b"max_failed_percent", "request_id", b"request_id", "results", b"results", "retries", b"retries", "split_failed", b"split_failed", "sqs_dead_letter_queue", b"sqs_dead_letter_queue", "timeout_seconds", b"timeout_seconds", "webhook", b"webhook", "worker_scaling", b"worker_scaling", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_workers", b"_workers", "api_name", b"api_name", "batch_timeout_seconds", b"batch_timeout_seconds", "config_json", b"config_json", "delimited_files", b"delimited_files", "dry_run", b"dry_run", "file_path_lister", b"file_path_lister", "item_list", b"item_list", "max_failed_percent", b"max_failed_percent", "queue_name", b"queue_name", "request_id", b"request_id", "results", b"results", "retries", b"retries", "split_failed", b"split_failed", "sqs_dead_letter_queue", b"sqs_dead_letter_queue", "timeout_seconds", b"timeout_seconds", "webhook", b"webhook", "worker_scaling", b"worker_scaling", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_timeout_seconds: _TypeAlias = _typing.Literal["batch_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__batch_timeout_seconds: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds"]  # noqa: Y015

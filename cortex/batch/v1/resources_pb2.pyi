@@ -406,6 +406,7 @@ class Job(_message.Message):
     WEBHOOK_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    QUEUE_NAME_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Sixteen hex digits; newer jobs sort first."""
     api_name: _builtins.str
@@ -438,6 +439,8 @@ class Job(_message.Message):
     """The job is stopped when more of its batches than this have failed, in percent; absent for never."""
     paused: _builtins.bool
     """No batches are given out just now, because a user wants it so."""
+    queue_name: _builtins.str
+    """The Kueue queue that it waits in, when asked for; empty otherwise."""
     @_builtins.property
     def dead_letter_queue(self) -> Global___DeadLetterQueue:
         """Where failing batches go, when asked for."""
@@ -517,10 +520,11 @@ class Job(_message.Message):
         webhook: Global___WebhookDelivery | None = ...,
         paused: _builtins.bool = ...,
         progress: Global___JobProgress | None = ...,
+        queue_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "max_failed_percent", b"max_failed_percent", "metrics", b"metrics", "progress", b"progress", "results", b"results", "retries", b"retries", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "webhook", b"webhook", "worker_counts", b"worker_counts", "worker_scaling", b"worker_scaling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "api_id", b"api_id", "api_name", b"api_name", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "config_json", b"config_json", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "job_id", b"job_id", "max_failed_percent", b"max_failed_percent", "metrics", b"metrics", "paused", b"paused", "progress", b"progress", "reason", b"reason", "results", b"results", "retried_by", b"retried_by", "retries", b"retries", "retry_of", b"retry_of", "split_failed", b"split_failed", "status", b"status", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "trace_id", b"trace_id", "webhook", b"webhook", "worker_counts", b"worker_counts", "worker_scaling", b"worker_scaling", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds", "_max_failed_percent", b"_max_failed_percent", "_timeout_seconds", b"_timeout_seconds", "_total_batch_count", b"_total_batch_count", "api_id", b"api_id", "api_name", b"api_name", "batch_counts", b"batch_counts", "batch_timeout_seconds", b"batch_timeout_seconds", "completion", b"completion", "config_json", b"config_json", "created_time", b"created_time", "dead_letter_queue", b"dead_letter_queue", "end_time", b"end_time", "job_id", b"job_id", "max_failed_percent", b"max_failed_percent", "metrics", b"metrics", "paused", b"paused", "progress", b"progress", "queue_name", b"queue_name", "reason", b"reason", "results", b"results", "retried_by", b"retried_by", "retries", b"retries", "retry_of", b"retry_of", "split_failed", b"split_failed", "status", b"status", "timeout_seconds", b"timeout_seconds", "total_batch_count", b"total_batch_count", "trace_id", b"trace_id", "webhook", b"webhook", "worker_counts", b"worker_counts", "worker_scaling", b"worker_scaling", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_timeout_seconds: _TypeAlias = _typing.Literal["batch_timeout_seconds"]  # noqa: Y015
     _WhichOneofArgType__batch_timeout_seconds: _TypeAlias = _typing.Literal["_batch_timeout_seconds", b"_batch_timeout_seconds"]  # noqa: Y015

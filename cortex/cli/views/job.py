@@ -72,6 +72,7 @@ def _asked_for(state: Json) -> Rows:
         "retries": _retries(state.get("retries")),
         "split": "a batch that keeps failing is halved" if state.get("split_failed") else "",
         "failed limit": _failed_limit(state.get("max_failed_percent")),
+        "queue": str(state.get("queue_name") or ""),
         "dead letters": _dead_letters(state.get("sqs_dead_letter_queue")),
         "results": _results(state.get("results")),
         "webhook": _webhook(state.get("webhook"), over=bool(state.get("end_time"))),

@@ -50,6 +50,7 @@ def _options(request: batch_service_pb2.SubmitJobRequest) -> AskedOptions:
         scaling=_scaling(request.worker_scaling) if request.HasField("worker_scaling") else None,
         max_failed_percent=percent,
         webhook=Webhook(request.webhook.url, request.webhook.secret) if request.HasField("webhook") else None,
+        queue_name=request.queue_name,
     )
 
 

@@ -142,6 +142,7 @@ def _add_options(message: resources_pb2.Job, options: Options) -> None:
         message.max_failed_percent = options.max_failed_percent
     if options.webhook is not None:
         message.webhook.url = options.webhook.url
+    message.queue_name = options.queue_name
 
 
 def _metrics(tally: Tally) -> resources_pb2.JobMetrics:
