@@ -24,12 +24,15 @@ async def serve(settings: Settings, stop: lifecycle.Stop) -> None:
     """Serve until `stop`. Raises `CortexError` when an address cannot be had."""
     archive = Archive(Store(settings.data_dir / "traces.db"))
     server = api.server(archive)
-    settings.socket.unlink(missing_ok=True)
-    _listen(server, f"unix:{settings.socket}")
+    if settings.socket is not None:
+        settings.socket.unlink(missing_ok=True)
+        _listen(server, f"unix:{settings.socket}")
+    if settings.address is not None:
+        _listen(server, settings.address)
     if settings.port:
         _listen(server, f"127.0.0.1:{settings.port}")
     await server.start()
-    log.info("taking spans at %s", settings.socket)
+    log.info("taking spans at %s", settings.socket or settings.address)
     await stop.wait()
     await server.stop(None if stop.at_once else DRAIN_S)
     await archive.close()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.lifecycle import LIFELINE_VARIABLE
-from services.common.settings import Environment
+from services.common.settings import Environment, SettingsError
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,10 @@ class Settings:
 
     data_dir: Path
     """CORTEX_DATA_DIR: `traces.db` stands here."""
-    socket: Path
+    socket: Path | None
     """CORTEX_COLLECTOR_SOCKET: a unix socket for this machine's services."""
+    address: str | None
+    """CORTEX_OTLP_ADDRESS: HOST:PORT for services of other machines. This or `socket` must be given."""
     port: int
     """CORTEX_COLLECTOR_PORT: a loopback port for containers; 0 for none."""
     log_level: str
@@ -26,9 +28,13 @@ class Settings:
     def read(cls, environment: Environment) -> "Settings":
         """Settings from the environment. Raises `SettingsError`."""
         lifeline = environment.optional(LIFELINE_VARIABLE)
+        socket, address = environment.optional("CORTEX_COLLECTOR_SOCKET"), environment.optional("CORTEX_OTLP_ADDRESS")
+        if socket is None and address is None:
+            raise SettingsError("say where to listen: CORTEX_COLLECTOR_SOCKET, CORTEX_OTLP_ADDRESS, or both")
         return cls(
             data_dir=Path(environment.text("CORTEX_DATA_DIR")),
-            socket=Path(environment.text("CORTEX_COLLECTOR_SOCKET")),
+            socket=Path(socket) if socket is not None else None,
+            address=address,
             port=environment.integer("CORTEX_COLLECTOR_PORT", 0),
             log_level=environment.text("CORTEX_LOG_LEVEL", "INFO"),
             lifeline_fd=environment.integer(LIFELINE_VARIABLE, 0) if lifeline else None,

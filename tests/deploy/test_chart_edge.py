@@ -1,0 +1,43 @@
+"""What the chart tells the driver and the edge, as they understand it."""
+
+from pathlib import Path
+
+import pytest
+
+from services.gateway.envoy import bootstrap
+from services.gateway.envoy import settings as edge_settings
+from services.scheduler.adapters.kubernetes_workers.settings import load_settings
+from tests.deploy.chart import CLOSED, NAMESPACE, VALUES, VARIANTS, Json, objects, render
+
+
+@pytest.fixture(params=VARIANTS)
+def rendered(request: pytest.FixtureRequest) -> list[Json]:
+    return render(VARIANTS[request.param])
+
+
+def test_the_driver_and_the_edge_understand_what_they_are_told(rendered: list[Json], tmp_path: Path) -> None:
+    maps = objects(rendered, "ConfigMap")
+    (tmp_path / "kubernetes.yaml").write_text(maps["cortex-cortex-batch-scheduler"]["data"]["kubernetes.yaml"])
+    driver = load_settings(tmp_path / "kubernetes.yaml")
+    edge = edge_settings.parse(maps["cortex-cortex-batch-edge"]["data"]["settings.yaml"])
+    bootstrap.document(edge)
+    services = objects(rendered, "Service")
+    for host, port in (
+        (driver.scheduler_address.removeprefix("dns:///").split(":")[0], 8889),
+        (driver.public_url.removeprefix("http://"), 80),
+        *((address.host, address.port) for address in (*edge.gateway, *edge.scheduler)),
+    ):
+        name, namespace, *rest = host.split(".")
+        assert (namespace, rest) == (NAMESPACE, ["svc", "cluster", "local"])
+        assert port in [one["port"] for one in services[name]["spec"]["ports"]], f"{host} does not listen at {port}"
+
+
+def test_the_edge_is_closed_unless_values_open_it() -> None:
+    def told(values: Json) -> edge_settings.Settings:
+        text = objects(render(values), "ConfigMap")["cortex-cortex-batch-edge"]["data"]["settings.yaml"]
+        return edge_settings.parse(text)
+
+    assert told(CLOSED).jwt is not None
+    assert not told(CLOSED).open
+    assert told(VALUES["kind"]).open, "a laptop"
+    assert not told(VALUES["eks"]).open
