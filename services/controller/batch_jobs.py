@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from cortex.batch.v1.resources_pb2 import Job
 from services.common.errors import Category, CortexError
 from services.common.kubernetes import Object
-from services.controller.following import Following
+from services.controller.following import Following, pass_on
 from services.controller.job_status import REFUSED, is_finished, job_status
 from services.controller.mirror import Live
 from services.controller.resources import (
     Writer,
-    condition,
     deleted,
     generation_of,
     has_finalizer,
@@ -70,8 +69,7 @@ class BatchJobs:
             await self._refuse(live, resource, error)
             return None
         log.info("%s is job %s", title_of(resource), job.job_id)
-        accepted = condition(resource, "Accepted", True, "Submitted")
-        accepted["observedGeneration"] = status_of(resource)["submission"]["generation"]
+        job, accepted = await pass_on(self._scheduler, resource, job)
         status = job_status(resource, job, accepted, status_of(resource)["submission"])
         return await self._writer.put_status(resource, status)
 

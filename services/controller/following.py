@@ -54,24 +54,10 @@ class Following:
     async def _tell(self, job: Job) -> None:
         newest = self._live.resource
         if generation_of(newest) > self._accepted["observedGeneration"] and not is_final(job):
-            self._accepted = await self._change(newest | {"status": status_of(self._told)}, job)
-            job = self._job or job
+            job, self._accepted = await pass_on(self._scheduler, newest | {"status": status_of(self._told)}, job)
         told = status_of(self._told)
         status = job_status(self._told, job, self._accepted, told["submission"])
         self._told = await self._writer.put_status(self._told, status)
-
-    async def _change(self, resource: Object, job: Job) -> Object:
-        """Pass on what changed in the spec; the condition that tells what came of it."""
-        request = changes(resource["spec"], job)
-        try:
-            if request is not None:
-                self._job = await self._scheduler.update(request)
-            check_config(resource["spec"], job)
-        except CortexError as error:
-            if error.category not in LASTING:
-                raise
-            return refusal(resource, "Accepted", error)
-        return condition(resource, "Accepted", True, "Updated" if request is not None else "Submitted")
 
     async def _lost(self, hearing: "asyncio.Task[None]") -> None:
         """The scheduler says no more about the job: it cannot, or does not know it."""
@@ -80,6 +66,19 @@ class Following:
             await self._writer.put_status(self._told, lost_status(self._told, error))
         elif error is not None:
             raise error
+
+
+async def pass_on(scheduler: Scheduler, resource: Object, job: Job) -> tuple[Job, Object]:
+    """Have a job be what its spec says now: the job as it is then, and the condition that tells what came of it."""
+    try:
+        if (request := changes(resource["spec"], job)) is not None:
+            job = await scheduler.update(request)
+        check_config(resource["spec"], job)
+    except CortexError as error:
+        if error.category not in LASTING:
+            raise
+        return job, refusal(resource, "Accepted", error)
+    return job, condition(resource, "Accepted", True, "Submitted")
 
 
 def changes(spec: Object, job: Job) -> UpdateJobRequest | None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,6 @@ class Resources:
     kubeconfig: Path
     namespace: str
     controller: Controller
-    written: int = field(default=0)
 
     async def kubectl(self, *arguments: str, text: str = "", code: int = 0) -> str:
         """What the real kubectl says."""
@@ -145,7 +144,7 @@ def refused_as(resource: Object) -> str:
 
 
 @asynccontextmanager
-async def resources(directory: Path, cluster: TestCluster, address: str, **more: str) -> AsyncIterator[Resources]:
+async def mirrored(directory: Path, cluster: TestCluster, address: str, **more: str) -> AsyncIterator[Resources]:
     """A controller that mirrors a cluster's resources to the scheduler at this address."""
     environ = {
         **os.environ,
@@ -168,11 +167,18 @@ async def resources(directory: Path, cluster: TestCluster, address: str, **more:
 
 
 @asynccontextmanager
+async def scheduled(directory: Path) -> AsyncIterator[Kit]:
+    """A scheduler whose jobs may read this directory."""
+    async with scheduler(directory, ScriptedDriver(), objects=ObjectStores(AwsSession({}), (directory,))) as kit:
+        yield kit
+
+
+@asynccontextmanager
 async def system(directory: Path, **more: str) -> AsyncIterator[tuple[Resources, Kit]]:
     """All of it."""
     async with (
         TestCluster() as cluster,
-        scheduler(directory, ScriptedDriver(), objects=ObjectStores(AwsSession({}), (directory,))) as kit,
-        resources(directory, cluster, kit.address, **more) as found,
+        scheduled(directory) as kit,
+        mirrored(directory, cluster, kit.address, **more) as found,
     ):
         yield found, kit
