@@ -18,6 +18,9 @@ from typing import Self
 
 from tests.cluster.api.api import Api
 from tests.cluster.api.server import Server
+from tests.cluster.controllers.garbage import GarbageCollector
+from tests.cluster.controllers.jobs import JobController
+from tests.cluster.controllers.nodes import NodeController
 
 
 class TestCluster:
@@ -25,8 +28,16 @@ class TestCluster:
 
     __test__ = False
 
-    def __init__(self) -> None:
+    def __init__(
+        self, backoff_seconds: float = 0.1, node_grace_seconds: float = 3.0, eviction_seconds: float | None = 0.5
+    ) -> None:
         self.api = Api()
+        self._loops = [
+            JobController(self.api, backoff_seconds).loop,
+            GarbageCollector(self.api).loop,
+            NodeController(self.api, node_grace_seconds, eviction_seconds).loop,
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
         self.server = Server(self.api)
         self._directory = tempfile.TemporaryDirectory(prefix="cb-")
 
@@ -37,20 +48,28 @@ class TestCluster:
 
     async def __aenter__(self) -> Self:
         await self.server.start()
+        self._tasks = [asyncio.create_task(loop.run()) for loop in self._loops]
         self.kubeconfig.write_text(json.dumps(_kubeconfig(self.server.url)))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
         await self.server.stop()
         self._directory.cleanup()
 
     async def away(self, seconds: float) -> None:
         """The API server is gone, and comes back after so long at the same address."""
+        for loop in self._loops:
+            loop.running.clear()
         await self.server.stop()
         await asyncio.sleep(seconds)
         await self.server.start()
+        for loop in self._loops:
+            loop.running.set()
 
     def cut(self) -> None:
         """Break every connection."""

@@ -6,7 +6,7 @@ carry the object before and after.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tests.cluster.api.errors import expired
@@ -45,6 +45,8 @@ class Store:
         self._objects: dict[str, dict[tuple[str, str], Object]] = {}
         self._history: dict[str, deque[Change]] = {}
         self._subscriptions: dict[str, set[Subscription]] = {}
+        self.listeners: list[Callable[[Kind, Change], None]] = []
+        """The control plane's own, which miss nothing."""
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, or None."""
@@ -107,6 +109,8 @@ class Store:
             self.oldest = max(self.oldest, history.popleft().version)
         for subscription in self._subscriptions.get(kind.key, ()):
             subscription.queue.put_nowait(change)
+        for listener in self.listeners:
+            listener(kind, change)
 
 
 def _key(thing: Object) -> tuple[str, str]:

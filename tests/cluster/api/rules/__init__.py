@@ -4,12 +4,19 @@ from collections.abc import Callable
 
 from tests.cluster.api import crds, schema
 from tests.cluster.api.kinds import Kind, Object
-from tests.cluster.api.rules import metadata
+from tests.cluster.api.rules import jobs, metadata, others, pods
 
 Rule = Callable[[Object, Object | None], list[str]]
 """Of the new object, and the one that was there before."""
 
 _RULES: dict[str, Rule] = {
+    "pods.": pods.mistakes,
+    "jobs.batch": jobs.mistakes,
+    "configmaps.": others.config_map,
+    "secrets.": others.secret,
+    "services.": others.service,
+    "nodes.": others.node,
+    "leases.coordination.k8s.io": others.lease,
     "customresourcedefinitions.apiextensions.k8s.io": lambda new, old: crds.mistakes(new),
 }
 
