@@ -1,0 +1,31 @@
+# Beside the user's containers in each worker's pod.
+#   docker build -f deploy/docker/dequeuer.Dockerfile -t cortex-batch/dequeuer:0.1.0 .
+ARG PYTHON=python:3.13-slim
+
+FROM ${PYTHON} AS build
+WORKDIR /source
+COPY requirements requirements
+RUN pip install --no-cache-dir --require-hashes -r requirements/uv.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY cortex cortex
+COPY services services
+# What is installed is what was tested: versions and hashes come from the lock file.
+RUN uv build --quiet --wheel --build-constraint requirements/dev.txt --out-dir /wheels . \
+ && uv venv --quiet /app \
+ && VIRTUAL_ENV=/app uv pip install --quiet --no-cache --compile-bytecode --constraint requirements/dev.txt \
+      "cortex-batch[dequeuer] @ file://$(ls /wheels/*.whl)"
+
+FROM ${PYTHON}
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="cortex-batch dequeuer" \
+      org.opencontainers.image.description="Beside the user's containers in each worker's pod" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /app /app
+ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Nobody, on a root that may be read-only: /tmp (and /data, where there is one) are mounted.
+USER 65532:65532
+WORKDIR /tmp
+ENTRYPOINT ["python", "-P", "-m", "services.dequeuer"]
