@@ -1,6 +1,6 @@
 """Reading a service's settings from its environment, once, at its start."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.common.errors import CortexError
@@ -29,6 +29,13 @@ class Environment:
     def optional(self, name: str) -> str | None:
         """The variable, or None."""
         return self.variables.get(name) or None
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """One of several words; the first when the variable is not set."""
+        value = self.variables.get(name) or choices[0]
+        if value not in choices:
+            raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        return value
 
     def integer(self, name: str, default: int) -> int:
         """A whole number, at least 0."""

@@ -1,5 +1,7 @@
 """Runs one worker: `CORTEX_WORKER_SPEC=FILE python -P -m services.dequeuer`.
 
+With the argument `write-job-spec` it only puts a large job's specification together, and ends: see `job_spec_parts`.
+
 Exit codes: 0 ended as told (by the scheduler or a signal); 1 could not start, or failed; 3 no scheduler for too long.
 """
 
@@ -10,13 +12,20 @@ import sys
 from services.common import lifecycle, logs
 from services.common.names import GRPC_VARIABLES
 from services.common.settings import SettingsError
-from services.dequeuer.settings import Settings, read
+from services.dequeuer.job_spec_parts import write_once
+from services.dequeuer.settings import Settings, read, read_document
+
+WRITE_DOCUMENT = "write-job-spec"
 
 
 def main() -> int:
     """Run until the end; returns the exit code."""
     environ = dict(os.environ)
     try:
+        if sys.argv[1:] == [WRITE_DOCUMENT]:
+            logs.configure("cortex-dequeuer", environ.get("CORTEX_LOG_LEVEL", "INFO"))
+            document = read_document(environ)
+            return write_once(document.parts, document.directory)
         settings = read(environ)
     except SettingsError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # this is the process's last word

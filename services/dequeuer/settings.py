@@ -12,6 +12,14 @@ from services.common.settings import Environment, SettingsError
 
 
 @dataclass(frozen=True)
+class Document:
+    """Where /cortex/spec/job.json is put together. From CORTEX_JOB_SPEC_PARTS and CORTEX_JOB_SPEC_DIRECTORY."""
+
+    parts: Path
+    directory: Path
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings of one dequeuer."""
 
@@ -20,6 +28,8 @@ class Settings:
     lifeline_fd: int | None
     """Its end means that the whole system has ended. From CORTEX_LIFELINE_FD, else from the specification."""
     log_level: str
+    document: Document | None = None
+    """Absent where the document is a file that somebody else writes."""
 
 
 def read(variables: Mapping[str, str]) -> Settings:
@@ -29,7 +39,15 @@ def read(variables: Mapping[str, str]) -> Settings:
     lifeline_fd = spec.local.lifeline_fd if spec.local.HasField("lifeline_fd") else None
     if environment.optional(LIFELINE_VARIABLE):
         lifeline_fd = environment.integer(LIFELINE_VARIABLE, 0)
-    return Settings(spec, lifeline_fd, environment.text("CORTEX_LOG_LEVEL", "INFO"))
+    document = read_document(variables) if environment.optional("CORTEX_JOB_SPEC_PARTS") else None
+    return Settings(spec, lifeline_fd, environment.text("CORTEX_LOG_LEVEL", "INFO"), document)
+
+
+def read_document(variables: Mapping[str, str]) -> Document:
+    """Where the document is put together. Raises `SettingsError` when the variables do not say."""
+    environment = Environment(variables)
+    parts, directory = environment.text("CORTEX_JOB_SPEC_PARTS"), environment.text("CORTEX_JOB_SPEC_DIRECTORY")
+    return Document(Path(parts), Path(directory))
 
 
 def _read_spec(path: Path) -> WorkerSpec:

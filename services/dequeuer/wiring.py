@@ -8,6 +8,7 @@ from services.common.lifecycle import Stop
 from services.common.telemetry import start
 from services.dequeuer import pod
 from services.dequeuer.external_pod import ExternalPod
+from services.dequeuer.job_spec_parts import keep
 from services.dequeuer.settings import Settings
 from services.dequeuer.worker import Worker
 
@@ -19,6 +20,8 @@ async def run(settings: Settings, environ: Mapping[str, str], stop: Stop) -> int
     spec = settings.spec
     telemetry = start("cortex-dequeuer")
     containers = pod.create(spec, environ) if spec.HasField("local") else ExternalPod(spec)
+    document = settings.document
+    keeping = asyncio.create_task(keep(document.parts, document.directory)) if document is not None else None
     try:
         async with asyncio.TaskGroup() as group:
             return await Worker(spec, containers, telemetry, group).run(stop)
@@ -26,5 +29,7 @@ async def run(settings: Settings, environ: Mapping[str, str], stop: Stop) -> int
         log.exception("the dequeuer failed")
         return 1
     finally:
+        if keeping is not None:
+            keeping.cancel()
         if not stop.at_once:
             telemetry.shutdown()

@@ -47,6 +47,10 @@ class Settings:
     """Who we are among them: the pod's name."""
     metrics_address: str | None
     """HOST:PORT at which Prometheus finds the scheduler's series; None: nowhere."""
+    workers: str
+    """What workers run as: `local`, processes of this machine; `kubernetes`, pods."""
+    kubernetes_settings: Path | None
+    """The file that says how they run as pods: see `adapters/kubernetes_workers/settings.py`."""
     node_groups: frozenset[str] | None
     """The names that `node_groups` of an API may hold, separated by commas; None: they are not checked."""
 
@@ -73,8 +77,14 @@ class Settings:
             lease=env.optional("CORTEX_LEASE"),
             identity=env.text("CORTEX_POD_NAME", socket.gethostname()),
             metrics_address=env.optional("CORTEX_METRICS_ADDRESS"),
+            workers=env.choice("CORTEX_WORKERS", ("local", "kubernetes")),
+            kubernetes_settings=_path(env.optional("CORTEX_KUBERNETES_SETTINGS")),
             node_groups=_names(env.optional("CORTEX_NODE_GROUPS")),
         )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
 
 
 def _names(text: str | None) -> frozenset[str] | None:

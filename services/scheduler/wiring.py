@@ -19,7 +19,6 @@ from services.scheduler.adapters.job_trace import OtelJobTrace
 from services.scheduler.adapters.ledger.ledger import SqlLedger
 from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.adapters.ledger.writer import tell_nobody
-from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings, Machine, find_machine
 from services.scheduler.adapters.log_files import LogFiles
 from services.scheduler.adapters.object_stores import ObjectStores
 from services.scheduler.adapters.tokens import JwtTokens
@@ -37,6 +36,7 @@ from services.scheduler.usecases.output.publish import Publisher
 from services.scheduler.usecases.output.results import TailResults
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.ledger import Ledger
+from services.scheduler.usecases.ports.logs import LogReader
 from services.scheduler.usecases.ports.objects import ObjectStore
 from services.scheduler.usecases.ports.workers import WorkerDriver
 from services.scheduler.usecases.running.jobs import Jobs
@@ -47,6 +47,7 @@ from services.scheduler.usecases.submitting.retry import Retry
 from services.scheduler.usecases.submitting.submit import Submit
 from services.scheduler.usecases.submitting.submit_stream import SubmitStream
 from services.scheduler.usecases.webhooks import Webhooks
+from services.scheduler.worker_wiring import workers
 
 if TYPE_CHECKING:
     from services.scheduler.adapters.metrics.series import Metrics
@@ -117,11 +118,13 @@ async def _lead(
     aws = AwsSession(environ)
     try:
         objects = ObjectStores(aws, settings.input_roots)
-        driver = await _driver(settings, environ)
-        scheduler = await Scheduler.build(settings, ledger, driver, SqsQueues(aws), observed, objects, server)
-        if observed.metrics is not None:
-            observed.metrics.lead(scheduler.jobs.at_work)
-        await scheduler.run(stop)
+        async with workers(settings, environ, ledger) as runtime:
+            scheduler = await Scheduler.build(
+                settings, ledger, runtime.driver, SqsQueues(aws), observed, objects, server, runtime.logs
+            )
+            if observed.metrics is not None:
+                observed.metrics.lead(scheduler.jobs.at_work)
+            await scheduler.run(stop)
     finally:
         await aws.close()
         await ledger.close()
@@ -149,8 +152,12 @@ class Scheduler:
         observed: Observed,
         objects: ObjectStore,
         server: Server | None = None,
+        logs: LogReader | None = None,
     ) -> Self:
-        """Put the parts together. Without a `server`, bind the addresses; raises `CortexError` when one is taken."""
+        """Put the parts together. Without a `server`, bind the addresses; raises `CortexError` when one is taken.
+
+        Without `logs`, the workers' output is in files.
+        """
         publisher = Publisher(ledger, objects)
         clock, tokens = SystemClock(), JwtTokens(ledger.secret)
         webhooks = Webhooks(ledger, clock, HttpWebhookSender())
@@ -186,7 +193,7 @@ class Scheduler:
             retry,
             BatchPages(ledger, objects, jobs),
             TailResults(ledger, objects, jobs),
-            LogFiles(settings.data_dir / "logs"),
+            logs or LogFiles(settings.data_dir / "logs"),
         )
         server = server or Server(settings.grpc_address, settings.scheduler_socket, observed.telemetry.tracer)
         drain_seconds = settings.drain_seconds if settings.lease is None else None
@@ -214,23 +221,3 @@ class Scheduler:
 
 def _request_traceparent() -> str:
     return traceparent(get_current()) or new_traceparent()
-
-
-async def _driver(settings: Settings, environ: Mapping[str, str]) -> WorkerDriver:
-    machine = await asyncio.to_thread(find_machine, environ)
-    log.info("to be shared out among workers: %s", machine)
-    return LocalWorkerDriver(_driver_settings(settings, machine), environ)
-
-
-def _driver_settings(settings: Settings, machine: Machine) -> LocalWorkerSettings:
-    return LocalWorkerSettings(
-        data_dir=settings.data_dir,
-        scheduler_address=f"unix:{settings.scheduler_socket}" if settings.scheduler_socket else settings.grpc_address,
-        public_url=settings.public_url,
-        http_socket=settings.http_socket,
-        collector_socket=settings.collector_socket,
-        collector_port=settings.collector_port,
-        working_dir=settings.working_dir,
-        lifeline_fd=settings.lifeline_fd,
-        machine=machine,
-    )

@@ -23,6 +23,7 @@ from services.scheduler.adapters.kubernetes_workers.manifests import Work
 from services.scheduler.adapters.kubernetes_workers.observed import Observed
 from services.scheduler.adapters.kubernetes_workers.settings import KubernetesWorkerSettings
 from services.scheduler.adapters.kubernetes_workers.tellings import Tellings
+from services.scheduler.domain.api_config.model import ApiConfig
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import ContainerState, End, Health, Phase, WorkerRecord
@@ -99,6 +100,17 @@ class KubernetesWorkerDriver:
         self._tellings.on_containers = callback
 
     # Workers
+
+    def check(self, config: ApiConfig) -> None:
+        """Raises `resources.invalid_node_group_selector` for a node group that the settings do not know.
+
+        Which nodes there are, or will be, is Kubernetes's to know.
+        """
+        known = self._settings.group_names
+        if known is not None and (unknown := sorted(set(config.node_groups or ()) - known)):
+            groups = ", ".join(sorted(known))
+            text = f"node_groups: there is no node group {unknown[0]!r} here; choose among {groups}"
+            raise CortexError("resources.invalid_node_group_selector", text)
 
     async def start(self, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str) -> WorkerRecord:
         """Have a pod in this slot, and say which it is. `token` is not used: pods of a job share one."""
