@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contract.object_servers import ministack, moto, seaweedfs
+from tests.integration.postgres_kit import postgres
 
-__all__ = ["ministack", "moto", "seaweedfs"]
+__all__ = ["ministack", "moto", "postgres", "seaweedfs"]
 
 # Somebody who runs the tests in the background may have Ctrl-C ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

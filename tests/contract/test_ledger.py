@@ -13,6 +13,7 @@ import pytest
 
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.postgresql.engine import PostgresEngine
 from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.batch import BatchState, Cursor, Halves, History, Outcome, Segment
@@ -21,6 +22,7 @@ from services.scheduler.domain.model.job import Completion, JobRecord, JobSpec, 
 from services.scheduler.domain.model.options import DeadLetterQueue
 from services.scheduler.domain.model.worker import WorkerRecord
 from services.scheduler.usecases.ports.ledger import Ledger
+from tests.integration.postgres_kit import Postgres
 
 
 class SqliteStore:
@@ -47,14 +49,42 @@ class SqliteStore:
             ).fetchall()
 
 
-@pytest.fixture(params=[SqliteStore])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> SqliteStore:
-    made: SqliteStore = request.param(tmp_path)
-    return made
+class PostgresStore:
+    """One ledger in a database of its own."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+        self._database = postgres.database()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Ledger]:
+        ledger = await SqlLedger.open(PostgresEngine(self._postgres.url(self._database)))
+        try:
+            yield ledger
+        finally:
+            await ledger.close()
+
+    def outcomes(self, job_id: str) -> list[tuple[Any, ...]]:
+        """As above."""
+        return self._postgres.execute(
+            "SELECT batch, state, attempts, http_status, error, outcomes.ended_ns FROM outcomes"
+            f" JOIN jobs ON key = job WHERE job_id = '{job_id}' ORDER BY batch",
+            self._database,
+        )
+
+
+Store = SqliteStore | PostgresStore
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "sqlite":
+        return SqliteStore(tmp_path)
+    return PostgresStore(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
-async def ledger(store: SqliteStore) -> AsyncIterator[Ledger]:
+async def ledger(store: Store) -> AsyncIterator[Ledger]:
     async with store.opened() as opened:
         yield opened
 
@@ -95,7 +125,7 @@ async def read(ledger: Ledger, job_id: str, start: int, end: int) -> bytes:
 # The ledger itself
 
 
-async def test_the_generation_grows_by_one_with_each_opening_and_the_secret_stays(store: SqliteStore) -> None:
+async def test_the_generation_grows_by_one_with_each_opening_and_the_secret_stays(store: Store) -> None:
     seen = []
     for _ in range(3):
         async with store.opened() as ledger:
@@ -105,7 +135,7 @@ async def test_the_generation_grows_by_one_with_each_opening_and_the_secret_stay
     assert len(seen[0][1]) == 32
 
 
-async def test_close_finishes_what_was_asked_for_and_may_be_repeated(store: SqliteStore) -> None:
+async def test_close_finishes_what_was_asked_for_and_may_be_repeated(store: Store) -> None:
     async with store.opened() as ledger:
         writes = [asyncio.ensure_future(add(ledger, spec(f"{number:016x}"))) for number in range(20)]
         await asyncio.sleep(0)  # every write has been asked for; none can have been answered
@@ -170,7 +200,7 @@ async def test_what_is_unknown_is_none_or_empty(ledger: Ledger) -> None:
 
 async def test_versions_are_put_all_or_none(ledger: Ledger) -> None:
     broken = dataclasses.replace(api("words"), deployed_ns=2**80)
-    with pytest.raises(OverflowError):
+    with pytest.raises((OverflowError, CortexError)):
         await ledger.put_apis([api("digits"), broken])
     assert await ledger.apis() == []
 
@@ -178,7 +208,7 @@ async def test_versions_are_put_all_or_none(ledger: Ledger) -> None:
 # Jobs
 
 
-async def test_a_job_comes_back_as_it_was_given(store: SqliteStore) -> None:
+async def test_a_job_comes_back_as_it_was_given(store: Store) -> None:
     full = spec(
         config_json='{"big": 12345678901234567890, "é": "\\ud800"}',
         timeout_seconds=60,
@@ -195,7 +225,7 @@ async def test_a_job_comes_back_as_it_was_given(store: SqliteStore) -> None:
         assert await ledger.job(plain.job_id) == JobRecord(plain, JobState(), Tally(), Cursor(), 0)
 
 
-async def test_a_request_that_is_sent_again_finds_its_job_also_after_a_restart(store: SqliteStore) -> None:
+async def test_a_request_that_is_sent_again_finds_its_job_also_after_a_restart(store: Store) -> None:
     first, again, elsewhere = spec("6000000000000002"), spec("6000000000000001"), spec("6000000000000000", "other")
     request = RequestKey("once-7", b"digest")
 
@@ -300,7 +330,7 @@ async def test_the_input_can_be_followed_piece_by_piece_from_anywhere(ledger: Le
     assert await ledger.next_piece(spec().job_id, 12) == b""
 
 
-async def test_an_input_may_refer_to_objects(store: SqliteStore) -> None:
+async def test_an_input_may_refer_to_objects(store: Store) -> None:
     a, b = StoredObject("s3://b/a", 100, "e1"), StoredObject("file:///b", 30, "e2")
     first: list[Piece] = [b"1,", Reference(a, 0, 40, 7), Reference(a, 40, 60, 8)]
     more: list[Piece] = [Reference(a, 100, 5, 9), b"", b"2,3,", Reference(b, 0, 31, 2**32 - 1)]
@@ -368,7 +398,7 @@ async def test_segments_are_found_by_any_batch_in_them(ledger: Ledger) -> None:
 # Outcomes
 
 
-async def test_outcomes_histories_and_counts_are_recorded_together(store: SqliteStore) -> None:
+async def test_outcomes_histories_and_counts_are_recorded_together(store: Store) -> None:
     tally = Tally(1, 1, 3, 1, 2, 0.25, tuple(range(17)))
     async with store.opened() as ledger:
         await add(ledger, spec())
@@ -410,7 +440,7 @@ async def test_halves_of_a_batch_get_the_next_indexes_with_its_outcome(ledger: L
     assert job.total_batches == 5
 
 
-async def test_what_was_recorded_first_stands(ledger: Ledger, store: SqliteStore) -> None:
+async def test_what_was_recorded_first_stands(ledger: Ledger, store: Store) -> None:
     await add(ledger, spec())
     await ledger.record(spec().job_id, [outcome(4)], {}, Tally(1), 0)
     again = [outcome(4, succeeded=False, error="late"), outcome(5), outcome(5, succeeded=False)]
@@ -485,7 +515,7 @@ async def test_histories_are_found_by_range(ledger: Ledger) -> None:
     assert await ledger.histories(spec().job_id, 4, 9) == {4: History(0, 1, 6)}
 
 
-async def test_a_job_and_its_retry_know_each_other(store: SqliteStore) -> None:
+async def test_a_job_and_its_retry_know_each_other(store: Store) -> None:
     old, retry, late = spec("6000000000000005"), spec("6000000000000004"), spec("6000000000000003")
     retry, late = (dataclasses.replace(each, retry_of=old.job_id) for each in (retry, late))
     async with store.opened() as ledger:
@@ -558,7 +588,7 @@ async def test_a_cancelled_caller_disturbs_nobody(ledger: Ledger) -> None:
 # Workers
 
 
-async def test_a_worker_is_known_from_before_its_start_until_it_is_removed(store: SqliteStore) -> None:
+async def test_a_worker_is_known_from_before_its_start_until_it_is_removed(store: Store) -> None:
     planned = WorkerRecord("w1", "6000000000000000", 1, None, None)
     started = dataclasses.replace(planned, pid=4711, started=12345.25, detail='{"net": 1}')
     other = WorkerRecord("w0", "6000000000000001", 0, 1, 2.0)

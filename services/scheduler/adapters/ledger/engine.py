@@ -19,10 +19,6 @@ Row = tuple[Any, ...]
 class Rows(Protocol):
     """What a statement answered."""
 
-    @property
-    def rowcount(self) -> int:
-        """How many rows a statement changed."""
-
     def fetchone(self) -> Any:
         """The next row; None behind the last."""
 
@@ -71,7 +67,7 @@ class Writing(Protocol):
 
 
 class Reading(Protocol):
-    """A connection that cannot write. In a transaction (`BEGIN` to `ROLLBACK`) it sees one moment."""
+    """A connection that cannot write. In a transaction (`BEGIN` to `COMMIT`) it sees one moment."""
 
     def read(self, query: Operation[T]) -> T:
         """Run a query. Raises `CortexError` for the database's errors."""

@@ -31,7 +31,7 @@ def find_open_batches(connection: Connection, job_id: str, low_water: int) -> Op
             holes.extend(_holes(connection, key, first, min(first + BLOCK, next_index)))
         return OpenBatches(holes, next_index, _histories(connection, key, low_water))
     finally:
-        connection.execute("ROLLBACK")
+        connection.execute("COMMIT")
 
 
 def _holes(connection: Connection, key: int, first: int, end: int) -> list[int]:

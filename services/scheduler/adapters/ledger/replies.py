@@ -36,4 +36,4 @@ def find_replies(
         )
         return [replace(outcome_of(outcome), reply=reply) for *outcome, reply in found]
     finally:
-        connection.execute("ROLLBACK")
+        connection.execute("COMMIT")

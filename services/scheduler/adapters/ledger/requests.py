@@ -39,8 +39,8 @@ def requested(connection: Connection, api_name: str, request: RequestKey) -> str
 
 def remember_retry(connection: Connection, spec: JobSpec, earlier_retry: str) -> None:
     """Note with a job that this one runs its failed batches again, if `earlier_retry` was the latest to do so."""
-    values = (spec.job_id, spec.retry_of, earlier_retry)
-    done = connection.execute("UPDATE jobs SET retried_by = ? WHERE job_id = ? AND retried_by = ?", values)
-    if done.rowcount == 0:
+    latest = connection.execute("SELECT retried_by FROM jobs WHERE job_id = ?", (spec.retry_of,)).fetchone()
+    if latest != (earlier_retry,):
         text = f"job {spec.retry_of} is being retried already: see its status for the job that does it"
         raise CortexError("job.already_retried", text, Category.CONFLICT)
+    connection.execute("UPDATE jobs SET retried_by = ? WHERE job_id = ?", (spec.job_id, spec.retry_of))
