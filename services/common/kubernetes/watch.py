@@ -45,7 +45,7 @@ class Change:
 
 async def follow(
     cluster: Cluster, resource: Resource, namespace: str | None, labels: str = ""
-) -> AsyncIterator[Followed | Change]:
+) -> AsyncGenerator[Followed | Change, None]:
     """What a label selector selects, for ever. See the module's text."""
     pause = 0.0
     version = ""
