@@ -69,9 +69,10 @@ async def deliver(port: int, batches: int, concurrency: int) -> None:
     reports = Reports(settle_soon)
     spec = WorkerSpec(job_id="0000000000000001", port=port, max_concurrency=concurrency)
     async with asyncio.TaskGroup() as group:
+        deaths = Deaths(port, 0)
         spans = Spans(start("bench"), spec.job_id, 0)
         delivery = Delivery(
-            spec, reports, Flow(concurrency), Deaths(), spans, group.create_task, lambda: None, lambda reason: None
+            spec, reports, Flow(concurrency), deaths, spans, group.create_task, lambda: None, lambda reason: None
         )
         delivery.resume()
         delivery.add(Lease(batch, batch, 1, BODY, "") for _, batch in zip(range(WINDOW), left, strict=False))

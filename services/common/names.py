@@ -3,6 +3,9 @@
 CONTRACT_VERSION = "0.42"
 """The Cortex release whose clients we serve."""
 
+BATCH_SERVICE = "cortex.batch.v1.BatchService"
+"""The scheduler's service for clients. Its health says whether this replica of the scheduler leads."""
+
 MAX_SUBMISSION_BYTES = 10 * 1024 * 1024
 """A submission's size limit, over HTTP and over gRPC."""
 

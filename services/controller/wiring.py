@@ -4,8 +4,7 @@ import asyncio
 import logging
 import os
 
-import grpc
-
+from services.common.channels import open_channel
 from services.common.kubernetes import BATCH_APIS, BATCH_JOBS, Cluster
 from services.common.kubernetes.leadership import leadership
 from services.common.lifecycle import Stop
@@ -24,8 +23,6 @@ log = logging.getLogger(__name__)
 
 OPTIONS = (
     *CHANNEL_OPTIONS,
-    ("grpc.keepalive_time_ms", 20_000),  # a scheduler's machine that is gone without a word
-    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
@@ -54,7 +51,7 @@ async def _lead(settings: Settings, telemetry: Telemetry, health: Health, stop: 
     cluster = await Cluster.connect(os.environ)
     interceptors = client_interceptors(telemetry.tracer)
     try:
-        async with grpc.aio.insecure_channel(settings.scheduler, OPTIONS, interceptors=interceptors) as channel:
+        async with open_channel(settings.scheduler, OPTIONS, interceptors) as channel:
             await _mirror(_mirrors(settings, cluster, Scheduler(channel)), health, stop)
     finally:
         await cluster.close()

@@ -3,6 +3,7 @@
 With the argument `write-job-spec` it only puts a large job's specification together, and ends: see `job_spec_parts`.
 
 Exit codes: 0 ended as told (by the scheduler or a signal); 1 could not start, or failed; 3 no scheduler for too long.
+In a pod there are more, see `services.dequeuer.endings`.
 """
 
 import logging
@@ -13,9 +14,11 @@ from services.common import lifecycle, logs
 from services.common.names import GRPC_VARIABLES
 from services.common.settings import SettingsError
 from services.dequeuer.job_spec_parts import write_once
-from services.dequeuer.settings import Settings, read, read_document
+from services.dequeuer.settings import POD_WORKER_VARIABLE, Settings, read, read_document
 
 WRITE_DOCUMENT = "write-job-spec"
+EXIT_NEVER = 64
+"""In a pod: this worker can never work. Others: `endings`, which imports gRPC."""
 
 
 def main() -> int:
@@ -29,7 +32,7 @@ def main() -> int:
         settings = read(environ)
     except SettingsError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # this is the process's last word
-        return 1
+        return EXIT_NEVER if POD_WORKER_VARIABLE in environ else 1
     logs.configure("cortex-dequeuer", settings.log_level)
     _label_records(settings)
     os.environ.update(GRPC_VARIABLES | environ)

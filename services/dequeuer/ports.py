@@ -5,9 +5,11 @@ happens; all calls come on the event loop. `services.dequeuer.pod.create(spec)` 
 for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from cortex.batch.v1.worker_service_pb2 import ContainerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class PodListener(Protocol):
 class Pod(Protocol):
     """The containers of one worker."""
 
+    news_s: float
+    """That a container ended may be known so late after its connections broke."""
+
     @property
     def state(self) -> PodState:
         """How they are now."""
@@ -77,6 +82,9 @@ class Pod(Protocol):
 
     def restart(self, container: str, reason: str) -> None:
         """End a container so that it is started again; counts as a failed start. `reason` is for people."""
+
+    def hear(self, states: Iterable[ContainerState]) -> None:
+        """How all containers are, as the scheduler tells it; only where something else runs them."""
 
     def made_progress(self) -> None:
         """A batch was finished: the restart budget is full again."""

@@ -10,6 +10,11 @@ from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
 from services.common.lifecycle import LIFELINE_VARIABLE
 from services.common.settings import Environment, SettingsError
 
+POD_WORKER_VARIABLE = "JOB_COMPLETION_INDEX"
+"""In a pod of an Indexed Job: the worker's number."""
+WORKER_ID_VARIABLE = "CORTEX_WORKER_ID"
+"""In a pod: its uid, by the downward API."""
+
 
 @dataclass(frozen=True)
 class Document:
@@ -35,7 +40,7 @@ class Settings:
 def read(variables: Mapping[str, str]) -> Settings:
     """Settings from environment variables. Raises `SettingsError` when they or the file make no sense."""
     environment = Environment(variables)
-    spec = _read_spec(Path(environment.text("CORTEX_WORKER_SPEC")))
+    spec = _read_spec(Path(environment.text("CORTEX_WORKER_SPEC")), environment)
     lifeline_fd = spec.local.lifeline_fd if spec.local.HasField("lifeline_fd") else None
     if environment.optional(LIFELINE_VARIABLE):
         lifeline_fd = environment.integer(LIFELINE_VARIABLE, 0)
@@ -50,12 +55,20 @@ def read_document(variables: Mapping[str, str]) -> Document:
     return Document(Path(parts), Path(directory))
 
 
-def _read_spec(path: Path) -> WorkerSpec:
+def _know_oneself(spec: WorkerSpec, environment: Environment) -> None:
+    """All pods of a job have one specification: which of them this is, the cluster says."""
+    if spec.HasField("pod"):
+        spec.worker = environment.integer(POD_WORKER_VARIABLE, 0)
+        spec.worker_id = environment.text(WORKER_ID_VARIABLE)
+
+
+def _read_spec(path: Path, environment: Environment) -> WorkerSpec:
     try:
         # A newer scheduler may say more than this dequeuer knows.
         spec = json_format.Parse(path.read_text(), WorkerSpec(), ignore_unknown_fields=True)
     except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
         raise SettingsError(f"the worker's specification {path} cannot be read: {error}") from error
+    _know_oneself(spec, environment)
     for field in ("job_id", "worker_id", "scheduler_address", "port"):
         if not getattr(spec, field):
             raise SettingsError(f"the worker's specification {path} has no {field}")

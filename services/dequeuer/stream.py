@@ -20,8 +20,10 @@ import grpc
 from cortex.batch.v1.worker_service_pb2 import HeldLease, Hello, WorkRequest, WorkResponse
 from cortex.batch.v1.worker_service_pb2_grpc import WorkerServiceStub
 from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
+from services.common.channels import open_channel
 from services.common.names import CHANNEL_OPTIONS
 from services.dequeuer.outbox import Outbox
+from services.dequeuer.token import Token
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 1.0
 
 REFUSALS = frozenset(
-    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND},
+    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND},
 )
 """Answers after which this worker is not wanted any more. Every other failure is worth another try."""
 
@@ -44,12 +46,15 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),  # the waiting is done here
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
-    ("grpc.enable_http_proxy", 0),  # the shell's http_proxy is not for us
 )
 
 
 class Refused(Exception):  # noqa: N818  # an answer, not an error
-    """The scheduler does not know this worker any more."""
+    """The scheduler does not know this worker any more, or with NOT_FOUND its job."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class Orphaned(Exception):  # noqa: N818  # a condition, not an error
@@ -83,7 +88,7 @@ class WorkStream:
         self._outbox = outbox
         self._listener = listener
         self._worker_id = spec.worker_id
-        self._token = spec.token
+        self._token = Token(spec)
         self._address = spec.scheduler_address
         self._orphan_s = spec.orphan_seconds or DEFAULT_ORPHAN_S
         self._loop = asyncio.get_running_loop()
@@ -92,7 +97,7 @@ class WorkStream:
 
     async def run(self) -> None:
         """Keep the stream open; return after goodbye. Raises `Refused` or `Orphaned`."""
-        async with grpc.aio.insecure_channel(self._address, options=_OPTIONS) as channel:
+        async with open_channel(self._address, _OPTIONS) as channel:
             stub: Any = WorkerServiceStub(channel)  # its type does not know calls that are read and written
             pause = BACKOFF_MIN_S
             while True:
@@ -129,8 +134,8 @@ class WorkStream:
             return str(broken)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the latter: a write after the call's end
             code, details = await call.code(), await call.details()
-            if code in REFUSALS:
-                raise Refused(details or code.name) from None
+            if code in REFUSALS and not (code is grpc.StatusCode.UNAUTHENTICATED and self._token.may_change):
+                raise Refused(code, details or code.name) from None
             return f"{code.name}: {details}"
         finally:
             call.cancel()
@@ -138,7 +143,7 @@ class WorkStream:
 
     async def _greet(self, call: Any) -> Any:
         hello = Hello(
-            token=self._token,
+            token=self._token.current(),
             worker_id=self._worker_id,
             held=self._listener.held(),
             pid=os.getpid(),
@@ -188,7 +193,7 @@ class WorkStream:
 
     def _take(self, response: WorkResponse) -> None:
         if response.token:
-            self._token = response.token
+            self._token.renew(response.token)
         if response.HasField("heartbeat"):
             self._outbox.reports.heartbeat_answered()
         self._listener.received(response)

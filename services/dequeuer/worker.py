@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from cortex.batch.v1.worker_service_pb2 import Health, HeldLease, WorkResponse
 from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
@@ -20,6 +19,7 @@ from services.common.telemetry import Telemetry
 from services.dequeuer.completion import Completion
 from services.dequeuer.deaths import Deaths
 from services.dequeuer.delivery import Delivery
+from services.dequeuer.endings import Ending, Endings
 from services.dequeuer.flow import Flow
 from services.dequeuer.lease import Lease
 from services.dequeuer.outbox import Outbox
@@ -29,35 +29,6 @@ from services.dequeuer.spans import Spans
 from services.dequeuer.stream import Orphaned, Refused, WorkStream
 
 log = logging.getLogger(__name__)
-
-EXIT_ORPHANED = 3
-"""Exit code of a dequeuer that found no scheduler for too long."""
-
-TERM_DRAIN_S = 4.5
-TERM_STOP_S = 2.0
-"""SIGTERM leaves ten seconds in all: for batches in the container, the containers' end, goodbye and the last spans."""
-
-STOP_S = 10.0
-"""The containers' grace where the specification names none."""
-
-GOODBYE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a worker ends."""
-
-    reason: str
-    drain_s: float = 0.0
-    """Batches in the container may go on for so long."""
-    stop_s: float | None = None
-    """The containers' grace; None for what the specification says."""
-    record_s: float = 5.0
-    """The scheduler gets so long to record the last outcomes; what it has not recorded then is delivered again."""
-    farewell: bool = True
-    """There is a scheduler to report to."""
-    at_once: bool = False
-    code: int = 0
 
 
 class Worker:
@@ -73,7 +44,8 @@ class Worker:
         spawn = group.create_task
         flow = Flow(max(1, spec.max_concurrency))
         spans = Spans(telemetry, spec.job_id, spec.worker)
-        self._deaths = Deaths()
+        self._endings = Endings(spec)
+        self._deaths = Deaths(spec.port, pod.news_s)
         self._outbox = Outbox(flow)
         self._readiness = Readiness(spec, pod, spawn, self._refresh, self._container_is_busy)
         self._delivery = Delivery(
@@ -150,6 +122,8 @@ class Worker:
 
     def received(self, response: WorkResponse) -> None:
         """Do what the scheduler says. Recorded outcomes first: they make room."""
+        if response.HasField("containers"):
+            self._pod.hear(response.containers.containers)
         if response.recorded_epochs:
             self._outbox.reports.forget(response.recorded_epochs)
         if response.leases:
@@ -162,8 +136,7 @@ class Worker:
         if response.HasField("job_complete"):
             self._completion.ask(response.job_complete.traceparent)
         if response.HasField("shutdown"):
-            shutdown = response.shutdown
-            self._end_with(Ending(f"told to end: {shutdown.reason}", drain_s=shutdown.grace_seconds))
+            self._end_with(self._endings.told(response.shutdown))
 
     # What makes it end
 
@@ -177,24 +150,24 @@ class Worker:
             await self._pod.start(self)
         except CortexError as error:
             log.error("the containers cannot be started: %s", error.message)
-            self._end_with(Ending(error.message, code=1))
+            self._end_with(self._endings.failed(error.message))
 
     async def _talk(self) -> None:
         try:
             await self._stream.run()
         except Refused as refusal:
-            self._end_with(Ending(f"the scheduler has no use for this worker: {refusal}", farewell=False))
+            self._end_with(self._endings.refused(refusal))
         except Orphaned as orphaned:
-            self._end_with(Ending(str(orphaned), farewell=False, code=EXIT_ORPHANED))
+            self._end_with(self._endings.orphaned(orphaned))
 
     async def _heed(self, stop: Stop) -> None:
         await stop.wait()
         if stop.at_once:
-            self._end_with(Ending("the system is gone", at_once=True, code=1))
-        signalled = Ending("told to end by a signal", drain_s=TERM_DRAIN_S, stop_s=TERM_STOP_S, record_s=TERM_STOP_S)
+            self._end_with(self._endings.lost())
+        signalled = self._endings.signalled()
         self._end_with(signalled)
         if self._drain_limit is not None:  # was ending already, at leisure
-            soon = asyncio.get_running_loop().time() + TERM_DRAIN_S
+            soon = asyncio.get_running_loop().time() + signalled.drain_s
             self._drain_limit.reschedule(min(self._drain_limit.when() or soon, soon))
 
     # The end
@@ -208,12 +181,11 @@ class Worker:
         self._readiness.stop()
         self._delivery.give_up()
         recorded = self._group.create_task(self._have_recorded(ending.record_s, talk))
-        stop_s = self._spec.local.stop_grace_seconds or STOP_S
-        await self._pod.stop(stop_s if ending.stop_s is None else min(stop_s, ending.stop_s))
+        await self._pod.stop(ending.stop_s)
         await recorded
         if ending.farewell:
             self._outbox.goodbye(ending.reason)
-            await asyncio.wait((talk,), timeout=GOODBYE_S)
+            await asyncio.wait((talk,), timeout=ending.goodbye_s)
 
     async def _have_recorded(self, timeout_s: float, talk: "asyncio.Task[None]") -> None:
         settled = self._group.create_task(self._outbox.reports.settled.wait())

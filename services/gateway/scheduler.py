@@ -1,8 +1,9 @@
 """The gateway's side of gRPC: one channel to the scheduler, and what to do while it is away.
 
-A scheduler that is being restarted is back within seconds, so every call first waits for the connection. A call that
-breaks off in the middle is made again only when it just reads: whether a submission was accepted is then not known,
-and its sender is told so.
+A scheduler that is being restarted is back within seconds, and where there are replicas another one leads soon, so
+every call first waits for the connection. A call that breaks off in the middle is made again only when that changes
+nothing: when it just reads, or carries the id of its request. Otherwise it is not known what became of it, and its
+sender is told so.
 """
 
 import asyncio
@@ -28,10 +29,13 @@ from services.common.telemetry import traceparent
 
 CONNECT_S = 5.0
 """A restart of the scheduler takes 2 s."""
+FAILOVER_S = 20.0
+"""A standby takes over within 15 s."""
 CALL_S = 60.0
 """A submission of 10 MiB onto a busy disk takes seconds."""
 HEALTH_S = 2.0
-READ_ATTEMPTS = 3
+ATTEMPTS = 3
+"""For a call that may be made again."""
 
 OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -72,8 +76,9 @@ class StreamedJob:
 class Scheduler:
     """The scheduler's calls. All raise `CortexError`."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, replicated: bool = False) -> None:
         self._channel = channel
+        self._replicated = replicated
         self._stub = BatchServiceStub(channel)
         self._check_health: grpc.aio.UnaryUnaryMultiCallable[
             health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
@@ -92,23 +97,24 @@ class Scheduler:
 
     async def deploy(self, request: pb.DeployApisRequest) -> pb.DeployApisResponse:
         """Deploy a configuration file."""
-        return await self._write(self._stub.DeployApis, request)
+        return await self._once(self._stub.DeployApis, request)
 
     async def api(self, request: pb.GetApiRequest) -> pb.GetApiResponse:
         """One API and its versions."""
-        return await self._read(self._stub.GetApi, request)
+        return await self._repeatable(self._stub.GetApi, request)
 
     async def apis(self) -> list[BatchApi]:
         """All APIs."""
-        return list((await self._read(self._stub.ListApis, pb.ListApisRequest())).apis)
+        return list((await self._repeatable(self._stub.ListApis, pb.ListApisRequest())).apis)
 
     async def delete(self, api_name: str) -> None:
         """Delete an API."""
-        await self._write(self._stub.DeleteApi, pb.DeleteApiRequest(name=api_name))
+        await self._once(self._stub.DeleteApi, pb.DeleteApiRequest(name=api_name))
 
     async def submit(self, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
         """Submit a job."""
-        return await self._write(self._stub.SubmitJob, request)
+        again = request.request_id != ""  # then it is told what became of the first
+        return await (self._repeatable if again else self._once)(self._stub.SubmitJob, request)
 
     async def submit_stream(
         self, requests: AsyncIterable[pb.SubmitJobStreamRequest], told: StreamedJob
@@ -135,23 +141,24 @@ class Scheduler:
 
     async def job(self, api_name: str, job_id: str) -> pb.GetJobResponse:
         """One job and its API."""
-        return await self._read(self._stub.GetJob, pb.GetJobRequest(api_name=api_name, job_id=job_id))
+        return await self._repeatable(self._stub.GetJob, pb.GetJobRequest(api_name=api_name, job_id=job_id))
 
     async def batches(self, request: pb.ListBatchesRequest) -> pb.ListBatchesResponse:
         """A page of a job's batches."""
-        return await self._read(self._stub.ListBatches, request)
+        return await self._repeatable(self._stub.ListBatches, request)
 
     async def retry(self, request: pb.RetryJobRequest) -> pb.RetryJobResponse:
         """Run a job's failed batches again."""
-        return await self._write(self._stub.RetryJob, request)
+        again = request.request_id != ""
+        return await (self._repeatable if again else self._once)(self._stub.RetryJob, request)
 
     async def update(self, request: pb.UpdateJobRequest) -> Job:
         """Change a running job."""
-        return (await self._write(self._stub.UpdateJob, request)).job
+        return (await self._repeatable(self._stub.UpdateJob, request)).job
 
     async def stop(self, api_name: str, job_id: str) -> None:
         """Stop a job."""
-        await self._write(self._stub.StopJob, pb.StopJobRequest(api_name=api_name, job_id=job_id))
+        await self._once(self._stub.StopJob, pb.StopJobRequest(api_name=api_name, job_id=job_id))
 
     async def jobs(self, api_name: str = "", *, running_only: bool = False) -> AsyncIterator[Job]:
         """Jobs, newest first, page by page as they are asked for."""
@@ -169,7 +176,7 @@ class Scheduler:
 
     async def _pages(self, request: pb.ListJobsRequest) -> AsyncIterator[Job]:
         while True:
-            page = await self._read(self._stub.ListJobs, request)
+            page = await self._repeatable(self._stub.ListJobs, request)
             for job in page.jobs:
                 yield job
             if not page.next_page_token:
@@ -208,7 +215,7 @@ class Scheduler:
                 return
             except grpc.RpcError as error:
                 attempts += 1
-                if attempts >= READ_ATTEMPTS or not _lost_connection(error):
+                if attempts >= ATTEMPTS or not _lost_connection(error):
                     raise from_rpc_error(error) from error
             finally:
                 call.cancel()
@@ -226,17 +233,17 @@ class Scheduler:
         finally:
             call.cancel()
 
-    async def _read(self, method: _Method[_Response], request: object) -> _Response:
-        for attempt in range(1, READ_ATTEMPTS + 1):
+    async def _repeatable(self, method: _Method[_Response], request: object) -> _Response:
+        for attempt in range(1, ATTEMPTS + 1):
             await self._connected()
             try:
                 return await method(request, timeout=CALL_S, wait_for_ready=True, metadata=_metadata())
             except grpc.RpcError as error:
-                if attempt == READ_ATTEMPTS or not _lost_connection(error):
+                if attempt == ATTEMPTS or not _lost_connection(error):
                     raise from_rpc_error(error) from error
         raise AssertionError("the last attempt returns or raises")
 
-    async def _write(self, method: _Method[_Response], request: object) -> _Response:
+    async def _once(self, method: _Method[_Response], request: object) -> _Response:
         await self._connected()
         try:
             # Until it is on a connection, gRPC holds it back for a new one; from then on it is sent once.
@@ -253,7 +260,7 @@ class Scheduler:
 
     async def _connected(self) -> None:
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(FAILOVER_S if self._replicated else CONNECT_S):
                 await self._channel.channel_ready()
         except TimeoutError:
             raise CortexError(
@@ -307,7 +314,8 @@ def _broken_stream(told: StreamedJob) -> str:
 
 
 def _lost_connection(error: grpc.RpcError) -> bool:
-    return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
+    lost = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
+    return lost and _unanswered(error)  # and not because the scheduler says that something behind it is away
 
 
 def _unanswered(error: grpc.RpcError) -> bool:

@@ -12,6 +12,7 @@ from opentelemetry.trace import Tracer
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from services.common.channels import has_replicas, open_channel
 from services.common.telemetry import client_interceptors
 from services.gateway.admission import Admission
 from services.gateway.aws_identity import AwsIdentities
@@ -47,12 +48,10 @@ async def connected(settings: Settings, tracer: Tracer) -> AsyncIterator[Neighbo
 
         async def channel(target: str) -> grpc.aio.Channel:
             interceptors = client_interceptors(tracer)
-            return await channels.enter_async_context(
-                grpc.aio.insecure_channel(target, options=OPTIONS, interceptors=interceptors)
-            )
+            return await channels.enter_async_context(open_channel(target, OPTIONS, interceptors))
 
         yield Neighbours(
-            Scheduler(await channel(settings.scheduler)),
+            Scheduler(await channel(settings.scheduler), replicated=has_replicas(settings.scheduler)),
             Collector(await channel(settings.collector) if settings.collector else None),
         )
 

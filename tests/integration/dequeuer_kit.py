@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -254,6 +254,7 @@ class InProcessPod:
     """A pod whose one container is an `HttpContainer`, and dies when the test says so."""
 
     container: HttpContainer
+    news_s: float = 1.0
     progress: int = 0
     stopped_with: float | None = None
     killed: bool = False
@@ -289,6 +290,9 @@ class InProcessPod:
 
     def restart(self, container: str, reason: str) -> None:
         self.restarts.append(reason)
+
+    def hear(self, states: Iterable[pb.ContainerState]) -> None:
+        """It knows first."""
 
     def made_progress(self) -> None:
         self.progress += 1

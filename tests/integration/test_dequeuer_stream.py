@@ -15,8 +15,8 @@ from google.protobuf import json_format
 from cortex.batch.v1 import worker_service_pb2 as pb
 from cortex.batch.v1.worker_spec_pb2 import Container, LocalRuntime
 from services.common.errors import CortexError
+from services.dequeuer.endings import EXIT_ORPHANED
 from services.dequeuer.ports import PodListener
-from services.dequeuer.worker import EXIT_ORPHANED
 from tests.integration.dequeuer_kit import PATIENCE_S, Answer, Asked, InProcessPod, Kit, surroundings
 
 
@@ -187,7 +187,7 @@ class TestEnds:
             assert kit.scheduler.goodbyes == ["told to end: stopped"]
 
     async def test_a_signal_shortens_a_long_shutdown(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("services.dequeuer.worker.TERM_DRAIN_S", 0.05)
+        monkeypatch.setattr("services.dequeuer.endings.TERM_DRAIN_S", 0.05)
         async with surroundings(tmp_path) as kit:
             kit.container.answer = Gate()
             kit.start()

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cortex.batch.v1.worker_service_pb2 import ContainerState
 from cortex.batch.v1.worker_spec_pb2 import Container, WorkerSpec
 from services.common.errors import Category, CortexError
 from services.common.logs import labels
@@ -33,6 +34,8 @@ _KILL_SECONDS = 5.0
 
 class LocalPod:
     """A `Pod` of processes. `environ` is the shell's environment as the dequeuer inherited it."""
+
+    news_s = 1.0
 
     def __init__(self, spec: WorkerSpec, environ: Mapping[str, str]) -> None:
         self._spec = spec
@@ -110,6 +113,9 @@ class LocalPod:
     def restart(self, container: str, reason: str) -> None:
         """End a container so that it is started again."""
         self._runners[container].restart(reason, self._grace_seconds)
+
+    def hear(self, states: Iterable[ContainerState]) -> None:
+        """Nothing: what happens to the containers is known here first."""
 
     def made_progress(self) -> None:
         """A batch was finished: the restart budget is full again."""
