@@ -5,7 +5,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -24,6 +24,7 @@ from tests.waiting import gone_within, wait_for
 
 ENVOY = Path(sys.executable).with_name("envoy")
 CORTEX = Path(sys.executable).with_name("cortex")
+Change = Callable[[dict[str, Any]], None]
 ISSUER, AUDIENCE = "https://login.example.org", "cortex"
 
 
@@ -47,12 +48,15 @@ def bootstrap(settings: Mapping[str, Any], directory: Path) -> Path:
 class Edge:
     """A running Envoy. Its ports are free ones wherever the settings say 0."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, Any], change: Change) -> None:
         self._log = directory / "envoy.log"
         self._out = directory / "access.log"
         admin = unused_port()
         chosen = {"listen": "127.0.0.1:0", "admin": f"127.0.0.1:{admin}", **settings}
         file = bootstrap(chosen, directory)
+        config = yaml.safe_load(file.read_text())
+        change(config)
+        file.write_text(yaml.safe_dump(config))
         with self._log.open("ab") as log, self._out.open("ab") as out:
             command: list[Path | str] = [ENVOY, "-c", file, "--concurrency", "2", "--disable-hot-restart"]
             self.process = subprocess.Popen(command, stdout=out, stderr=log)
@@ -106,10 +110,10 @@ class Edge:
 
 
 @contextmanager
-def edge(directory: Path, **settings: Any) -> Iterator[Edge]:
-    """An edge for one test."""
+def edge(directory: Path, change: Change = lambda _: None, **settings: Any) -> Iterator[Edge]:
+    """An edge for one test; `change` is done to its bootstrap."""
     directory.mkdir(exist_ok=True)
-    running = Edge(directory, settings)
+    running = Edge(directory, settings, change)
     try:
         yield running
     finally:

@@ -76,7 +76,6 @@ def _http(settings: Settings, name: str, table: Config, chain: list[Config]) -> 
         chain,
         use_remote_address=True,
         xff_num_trusted_hops=settings.trusted_hops,
-        internal_address_config={"unix_sockets": False},  # no address is trusted for being private
         preserve_external_request_id=True,
         always_set_request_id_in_response=True,
         request_id_extension={"typed_config": _REQUEST_ID},

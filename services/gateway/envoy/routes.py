@@ -111,4 +111,8 @@ def _answer(match: Config, status: int, text: str) -> Config:
 
 
 def _table(name: str, routes: list[Config]) -> Config:
-    return {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}]}
+    return {
+        "name": name,
+        "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}],
+        "request_headers_to_remove": ["x-envoy-external-address"],  # made by Envoy itself, of use to nobody here
+    }
