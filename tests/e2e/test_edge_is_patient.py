@@ -70,16 +70,15 @@ def test_clients_may_be_silent(tmp_path: Path) -> None:
                 pb.WatchJobRequest(api_name="hello", job_id=job)
             )
             next(watch)
-            log = connect(f"ws://{front.address('edge')}/streamlogs/hello?jobID={job}", ping_interval=None)
-
-            assert begun(front.address("edge"), IMPATIENT).recv(1000).startswith(b"HTTP/1.1 408 ")
-
-            send(lines, "2")
-            lines.sendall(b"0\r\n\r\n")
-            assert lines.recv(1000).startswith(b"HTTP/1.1 200 ")
-            *_, last = watch
-            assert last.job.batch_counts.succeeded == 2
-            list(log)  # raises when the connection breaks
+            url = f"ws://{front.address('edge')}/streamlogs/hello?jobID={job}"
+            with connect(url, ping_interval=None) as log:
+                assert begun(front.address("edge"), IMPATIENT).recv(1000).startswith(b"HTTP/1.1 408 ")
+                send(lines, "2")
+                lines.sendall(b"0\r\n\r\n")
+                assert lines.recv(1000).startswith(b"HTTP/1.1 200 ")
+                *_, last = watch
+                assert last.job.batch_counts.succeeded == 2
+                list(log)  # raises when the connection breaks
             lines.close()
 
 
