@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cortex.up.data_dir import Directories
 from cortex.up.errors import UpError
@@ -83,6 +84,7 @@ def local_system(
     insecure: bool,
     input_roots: Sequence[Path] = (),
     gpus: str | None = None,
+    ledger: str | None = None,
 ) -> Plan:
     """Gateway, scheduler and collector on this machine.
 
@@ -112,6 +114,8 @@ def local_system(
         scheduler_environment["CORTEX_INPUT_ROOTS"] = os.pathsep.join(map(str, input_roots))
     if gpus is not None:
         scheduler_environment["CORTEX_GPUS"] = gpus
+    if ledger is not None:
+        scheduler_environment["CORTEX_LEDGER"] = ledger
     inherited = (directories.parts_lock_fd,)
     return Plan(
         parts=(
@@ -164,6 +168,20 @@ def _telemetry(collector: Path) -> dict[str, str]:
     if any(os.environ.get(f"OTEL_EXPORTER_OTLP_{which}") for which in ("ENDPOINT", "TRACES_ENDPOINT")):
         return {}
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"unix://{collector}", "OTEL_EXPORTER_OTLP_INSECURE": "true"}
+
+
+def check_ledger(url: str | None) -> None:
+    """Raises `UpError` when `--ledger` shows a password to all of this machine, or what it needs is not installed."""
+    if url is not None and (urlsplit(url).password is not None or "password=" in url):
+        raise UpError(
+            "--ledger holds a password, which everyone on this machine can read in the list of processes: set the whole"
+            " URL as the environment variable CORTEX_LEDGER instead, or leave the password to ~/.pgpass"
+        )
+    if (url or os.environ.get("CORTEX_LEDGER")) and find_spec("psycopg") is None:
+        raise UpError(
+            "this installation cannot keep the ledger in PostgreSQL (psycopg is missing):"
+            " pip install 'cortex-batch[local,postgres]'"
+        )
 
 
 def check_installed() -> None:

@@ -29,6 +29,8 @@ class Options:
     """Directories whose files jobs may read, and write results to."""
     gpus: str | None = None
     """How many GPUs there are, or which; None for those that are found."""
+    ledger: str | None = None
+    """The URL of a PostgreSQL database for the ledger; None for what the environment says, else the data directory."""
 
 
 def run(options: Options) -> bool:
@@ -40,6 +42,7 @@ def run(options: Options) -> bool:
     """
     plan.check_installed()
     plan.check_gpus(options.gpus)
+    plan.check_ledger(options.ledger)
     input_roots = [plan.input_root(root) for root in options.input_roots]
     http, grpc = ports.resolve(options.host, options.port), ports.resolve(options.host, options.grpc_port)
     if not http.is_loopback and not options.insecure:
@@ -62,7 +65,12 @@ def run(options: Options) -> bool:
         if not http.is_loopback:
             _say(f"warning: --insecure: everyone who can reach {endpoints.http} may run programs on this machine")
         system = plan.local_system(
-            directories, endpoints, insecure=options.insecure, input_roots=input_roots, gpus=options.gpus
+            directories,
+            endpoints,
+            insecure=options.insecure,
+            input_roots=input_roots,
+            gpus=options.gpus,
+            ledger=options.ledger,
         )
         ready_line = f"cortex is ready at http://{endpoints.http} (gRPC {endpoints.grpc})"
         return asyncio.run(_supervise(system, ready_line, http_socket))

@@ -3,11 +3,13 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.common.lifecycle import LIFELINE_VARIABLE
-from services.common.settings import Environment
+from services.common.settings import Environment, SettingsError
+
+LEDGER_VARIABLE = "CORTEX_LEDGER"
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Settings:
     """What the scheduler can be told."""
 
     data_dir: Path
-    """The ledger, the workers' directories and their kept output."""
+    """The ledger (unless it is elsewhere), the workers' directories and their kept output."""
     grpc_address: str
     """HOST:PORT of the public gRPC services; port 0 picks one."""
     scheduler_socket: str | None
@@ -41,6 +43,8 @@ class Settings:
     """A worker whose stream stays away longer is replaced."""
     drain_seconds: float
     """At the end, batches in containers may go on for so long."""
+    ledger: str | None = field(repr=False)  # it may hold a password
+    """The URL of a PostgreSQL database that holds the ledger; None: a file in the data directory."""
     lease: str | None
     """The Lease by which one of several replicas is elected; None: there is one alone, and it leads."""
     identity: str
@@ -75,6 +79,7 @@ class Settings:
             reconnect_grace_seconds=env.seconds("CORTEX_RECONNECT_GRACE", 30.0),
             drain_seconds=env.seconds("CORTEX_DRAIN", 7.0),
             lease=env.optional("CORTEX_LEASE"),
+            ledger=_database(env.optional(LEDGER_VARIABLE)),
             identity=env.text("CORTEX_POD_NAME", socket.gethostname()),
             metrics_address=env.optional("CORTEX_METRICS_ADDRESS"),
             workers=env.choice("CORTEX_WORKERS", ("local", "kubernetes")),
@@ -85,6 +90,12 @@ class Settings:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text is not None else None
+
+
+def _database(url: str | None) -> str | None:
+    if url is not None and not url.startswith(("postgresql://", "postgres://")):
+        raise SettingsError(f"{LEDGER_VARIABLE} must be like postgresql://USER@HOST:5432/DATABASE")
+    return url
 
 
 def _names(text: str | None) -> frozenset[str] | None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Self
 
 from opentelemetry.context import get_current
 
-from services.common.lifecycle import Stop
+from services.common.errors import CortexError
+from services.common.lifecycle import Stop, end_at_once
 from services.common.telemetry import Telemetry, new_traceparent, start, traceparent
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.aws.sqs import SqsQueues
 from services.scheduler.adapters.clock import SystemClock
 from services.scheduler.adapters.job_trace import OtelJobTrace
+from services.scheduler.adapters.ledger.engine import Engine
 from services.scheduler.adapters.ledger.ledger import SqlLedger
 from services.scheduler.adapters.ledger.sqlite.engine import SqliteEngine
 from services.scheduler.adapters.ledger.writer import tell_nobody
@@ -28,7 +30,7 @@ from services.scheduler.api.server import Server
 from services.scheduler.api.worker_servicer import WorkerServicer
 from services.scheduler.domain.job_document import job_document
 from services.scheduler.domain.job_id import JobIds
-from services.scheduler.settings import Settings
+from services.scheduler.settings import LEDGER_VARIABLE, Settings
 from services.scheduler.usecases.apis import Apis
 from services.scheduler.usecases.deploy import Deploy
 from services.scheduler.usecases.output.batch_pages import BatchPages
@@ -58,6 +60,7 @@ log = logging.getLogger(__name__)
 async def serve(settings: Settings, environ: Mapping[str, str], stop: Stop) -> None:
     """Run the scheduler until it is told to stop. Local workers inherit `environ`."""
     telemetry = start("cortex-scheduler")
+    environ = {name: value for name, value in environ.items() if name != LEDGER_VARIABLE}  # may hold a password
     try:
         async with _measured(settings.metrics_address) as metrics:
             observed = Observed(telemetry, metrics)
@@ -114,7 +117,7 @@ async def _lead(
 ) -> None:
     """Be the scheduler."""
     on_commit = observed.metrics.committed if observed.metrics is not None else tell_nobody
-    ledger = await SqlLedger.open(SqliteEngine(settings.data_dir / "ledger.db"), on_commit)
+    ledger = await SqlLedger.open(_ledger_engine(settings), on_commit, end_at_once)
     aws = AwsSession(environ)
     try:
         objects = ObjectStores(aws, settings.input_roots)
@@ -128,6 +131,18 @@ async def _lead(
     finally:
         await aws.close()
         await ledger.close()
+
+
+def _ledger_engine(settings: Settings) -> Engine:
+    if settings.ledger is None:
+        return SqliteEngine(settings.data_dir / "ledger.db")
+    try:
+        # Late: only who keeps the ledger in PostgreSQL needs its library.
+        from services.scheduler.adapters.ledger.postgresql.engine import PostgresEngine
+    except ModuleNotFoundError as error:
+        message = f"a ledger in PostgreSQL needs {error.name}: pip install 'cortex-batch[postgres]'"
+        raise CortexError("system.not_installed", message) from error
+    return PostgresEngine(settings.ledger, take_over=settings.lease is not None)
 
 
 @dataclass(frozen=True, slots=True)

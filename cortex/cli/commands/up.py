@@ -35,6 +35,11 @@ PORT = click.IntRange(0, 65535)
     help="Jobs may read the files below, as file:///PATH, and write results there. May be repeated.",
 )
 @click.option(
+    "--ledger",
+    metavar="URL",
+    help="Keep jobs in a PostgreSQL database, postgresql://USER@HOST/DATABASE, instead of in the data directory.",
+)
+@click.option(
     "--gpus",
     metavar="N|LIST",
     help="The GPUs that workers share: how many (2), or which (0,3). Without it, those that this shell may use.",
@@ -46,6 +51,7 @@ def command(
     data_dir: Path,
     insecure: bool,
     input_roots: tuple[Path, ...],
+    ledger: str | None,
     gpus: str | None,
 ) -> None:
     """Run the whole system on this machine.
@@ -56,5 +62,5 @@ def command(
     """
     from cortex.up.system import Options, run
 
-    if not run(Options(host, port, grpc_port, data_dir, insecure, input_roots, gpus)):
+    if not run(Options(host, port, grpc_port, data_dir, insecure, input_roots, gpus, ledger)):
         click.get_current_context().exit(INTERRUPTED)
