@@ -1,6 +1,7 @@
 """The chart: every values file makes objects that Kubernetes takes, and nothing is more open than it must be."""
 
 import itertools
+import json
 
 import helm_python as helm
 import kubernetes_validate
@@ -12,6 +13,7 @@ from services.controller.settings import Settings as ControllerSettings
 from services.gateway import settings as gateway_settings
 from services.scheduler.settings import Settings as SchedulerSettings
 from tests.deploy.chart import CHART, CLOSED, NAMESPACE, VARIANTS, Json, objects, pods, render
+from tests.deploy.queries import ALERTS, DASHBOARDS
 
 OLDEST, NEWEST = "1.33", kubernetes_validate.latest_version()
 OTHERS = {"monitoring.coreos.com/v1"}
@@ -136,3 +138,16 @@ def test_images_can_be_named_by_digest_or_tag_and_come_from_one_registry() -> No
     images = {name: pod["containers"][0]["image"] for name, pod in pods(rendered).items()}
     assert images["cortex-cortex-batch-gateway"] == f"registry.example.org/cortex-batch/gateway@{digest}"
     assert images["cortex-cortex-batch-scheduler"] == "registry.example.org/cortex-batch/scheduler:edge"
+
+
+def test_alerts_and_dashboards_are_those_of_the_deploy_folder() -> None:
+    rendered = render(VARIANTS["most"])
+    (rules,) = objects(rendered, "PrometheusRule").values()
+    assert [rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]] == list(ALERTS)
+    shown = {
+        key.removesuffix(".json"): json.loads(text)
+        for name, one in objects(rendered, "ConfigMap").items()
+        if "-dashboard-" in name
+        for key, text in one["data"].items()
+    }
+    assert shown == DASHBOARDS
