@@ -33,8 +33,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Series:
         at_work = running.submit(["hang"])
         wait_for("a batch is out", lambda: running.job(at_work)["batch_counts"]["leased"])
         found: Series = {}
-        front = {"gateway": [running.url.removeprefix("http://")], "scheduler": [running.grpc_address]}
-        with edge(directory / "edge", open=True, observe="127.0.0.1:0", **front) as in_front:
+        with edge(
+            directory / "edge",
+            open=True,
+            observe="127.0.0.1:0",
+            gateway=[running.url.removeprefix("http://")],
+            scheduler=[running.grpc_address],
+        ) as in_front:
             with urllib.request.urlopen(f"{in_front.url}/info", timeout=10) as answer:
                 assert answer.status == 200
             found |= _scraped(f"http://{in_front.address('observe')}/stats/prometheus")
