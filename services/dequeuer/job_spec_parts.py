@@ -8,7 +8,6 @@ the other: only what has the digest counts. An init container writes the file be
 import asyncio
 import hashlib
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -66,6 +65,6 @@ async def keep(parts: Path, directory: Path) -> None:
 def _version(parts: Path) -> str:
     """Changes with the mounted directory: Kubernetes puts a new one behind a link."""
     try:
-        return os.readlink(parts / "..data")
+        return str((parts / "..data").readlink())
     except OSError:
         return ""
