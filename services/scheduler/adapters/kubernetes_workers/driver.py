@@ -192,7 +192,7 @@ class KubernetesWorkerDriver:
 
     async def adopt(self, worker: WorkerRecord) -> bool:
         """Watch a pod that an earlier scheduler handed out. False when it is gone."""
-        if self._tellings.knows(worker.worker_id):
+        if self._tellings.follows(worker.worker_id):
             return True
         pod = self._observed.pod(worker.worker_id)
         if self._observed.is_complete and (pod is None or pod_status.has_ended(pod)):

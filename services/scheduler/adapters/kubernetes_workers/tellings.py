@@ -42,6 +42,10 @@ class Tellings:
         """It was handed out, or must not be."""
         return uid in self._workers or uid in self._done
 
+    def follows(self, uid: str) -> bool:
+        """It was handed out, and its end was not told yet."""
+        return uid in self._workers
+
     def hand_out(self, uid: str, pod: Object | None) -> None:
         """From now on tell of this pod."""
         self._workers[uid] = _Told(pod)

@@ -1,0 +1,264 @@
+"""The driver for Kubernetes, against an API server and a Job controller; the tests speak for the kubelet."""
+
+import asyncio
+import base64
+import json
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from services.common.errors import Category, CortexError
+from services.common.kubernetes import JOBS, PODS, SECRETS
+from services.scheduler.domain.model.worker import End, Phase
+from tests.integration.kubernetes_kit import NAMESPACE, Pods, until
+from tests.unit import kubernetes_work
+from tests.unit.kubernetes_work import JOB_ID
+
+NAME = f"hello-{JOB_ID}"
+
+
+async def test_a_worker_is_a_pod_of_its_slot_known_by_its_uid() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        first, second = await asyncio.gather(driver.have(0), driver.have(1))
+        found = await pods.pods()
+        assert [first.worker_id, second.worker_id] == [pod["metadata"]["uid"] for pod in found]
+        assert first.found
+        job = await pods.job()
+        assert (job["metadata"]["name"], job["spec"]["completions"], job["spec"]["parallelism"]) == (NAME, 2, 2)
+        assert json.loads(await pods.file(f"{NAME}-spec", "job.json"))["job_id"] == JOB_ID
+        assert json.loads(await pods.file(f"{NAME}-worker", "worker.json"))["jobId"] == JOB_ID
+        secret = await pods.cluster.get(SECRETS, NAMESPACE, f"{NAME}-token")
+        assert secret is not None
+        assert base64.b64decode(secret["data"]["token"]).decode() == f"token of {JOB_ID} by 1"
+
+
+async def test_a_pod_is_handed_out_once_and_a_lost_ones_successor_by_the_next_start() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        first = await driver.have(0)
+        waiting = asyncio.create_task(driver.have(0))
+        await driver.told(lambda: "wanted0" in driver.healths)
+        assert driver.healths["wanted0"].phase is Phase.PENDING
+        await pods.end(first, 1, message="error: it broke")
+        second = await waiting
+        assert second.worker_id != first.worker_id
+        told = driver.exits[first.worker_id]
+        assert (told.end, told.blameless, told.reason) == (
+            End.FAILED,
+            False,
+            "its dequeuer exited with code 1: error: it broke",
+        )
+
+
+async def test_a_pod_that_is_deleted_is_replaced_and_not_to_blame() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker = await driver.have(0)
+        await pods.bind(worker)
+        await pods.cluster.delete(PODS, NAMESPACE, (await pods.pods())[0]["metadata"]["name"], grace_seconds=1)
+        await pods.end(worker, 66)
+        told = await driver.told(lambda: driver.exits.get(worker.worker_id))
+        assert (told.end, told.blameless) == (End.KILLED, True)
+        assert (await driver.have(0)).worker_id != worker.worker_id
+
+
+async def test_health_and_containers_are_told_when_they_change_and_right_after_the_start() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker = await driver.have(0)
+        await driver.told(lambda: worker.worker_id in driver.healths)
+        assert driver.healths[worker.worker_id].phase is Phase.PENDING
+        await pods.bind(worker)
+        base = {"name": "api", "image": "hello:1", "imageID": "", "ready": False, "restartCount": 0}
+        waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
+        await pods.say(worker, {"initContainerStatuses": [base | {"state": waiting}]})
+        await driver.told(lambda: driver.healths[worker.worker_id].phase is Phase.ERR_IMAGE_PULL)
+        oom = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+        await pods.say(worker, {"initContainerStatuses": [base | {"state": oom}]})
+        await driver.told(lambda: driver.healths[worker.worker_id].out_of_memory)
+        (state,) = driver.containers[worker.worker_id]
+        assert (state.name, state.running, state.ends, state.out_of_memory) == ("api", False, 1, True)
+
+
+async def test_a_job_grows_and_shrinks_with_both_numbers_together() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        await driver.resize(kubernetes_work.job(), 1)
+        worker = await driver.have(0)
+        assert (await pods.job())["spec"]["completions"] == 1
+        await driver.resize(kubernetes_work.job(), 3)
+        last = await driver.have(2)
+        await pods.bind(last)
+        assert (await pods.job())["spec"]["parallelism"] == 3
+        await driver.resize(kubernetes_work.job(), 1)
+        await until(partial(pods.is_leaving, last))
+        await pods.end(last, 66)
+        assert (await driver.told(lambda: driver.exits.get(last.worker_id))).blameless
+        assert worker.worker_id not in driver.exits
+
+
+async def test_a_worker_that_can_never_work_ends_its_slot_with_its_reason() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker = await driver.have(0)
+        other = await driver.have(1)
+        await pods.end(worker, 64, message="error: the token is not ours")
+        await driver.told(lambda: worker.worker_id in driver.exits)
+        with pytest.raises(CortexError) as error:
+            await driver.have(0)
+        assert error.value.category is Category.INVALID
+        assert other.worker_id not in driver.exits
+
+
+async def test_a_job_that_kubernetes_gave_up_is_made_anew_while_ours_goes_on() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker = await driver.have(0)
+        before = (await pods.job())["metadata"]["uid"]
+        await pods.end(worker, 65)
+
+        async def given_up() -> bool:
+            return bool((await pods.job())["status"].get("conditions"))
+
+        await until(given_up)
+        other = await driver.have(1)
+        assert (await pods.job())["metadata"]["uid"] != before
+        assert other.worker_id != worker.worker_id
+
+
+async def test_a_job_in_a_queue_waits_suspended_and_says_so() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        job = kubernetes_work.job(queue_name="team")
+        starting = asyncio.create_task(driver.have(0, job))
+        health = await driver.told(lambda: driver.healths.get("wanted0"))
+        assert (health.phase, health.queued, health.reason) == (Phase.PENDING, True, "waits in the queue `team`")
+        await pods.cluster.patch(JOBS, NAMESPACE, NAME, {"spec": {"suspend": False}})
+        assert (await starting).found
+
+
+async def test_kill_ends_the_pod_and_its_exit_is_told() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker = await driver.have(0)
+        await pods.bind(worker)
+        await driver.kill(worker)
+        await pods.end(worker, 137)
+        await driver.told(lambda: worker.worker_id in driver.exits)
+        await driver.kill(worker)  # again changes nothing
+        await driver.kill(replace(worker, worker_id="x", detail=""))  # nothing is known of it
+
+
+async def test_a_later_leader_adopts_the_pods_and_the_former_one_can_change_nothing_any_more() -> None:
+    async with Pods() as pods:
+        former = await pods.driver(epoch=1)
+        worker = await former.have(0)
+        later = await pods.driver(epoch=2)
+        assert await later.adopt(worker)
+        await later.resize(kubernetes_work.job(), 3)
+        assert (await pods.job())["metadata"]["annotations"]["batch.cortex.dev/epoch"] == "2"
+        with pytest.raises(CortexError, match="follows another scheduler") as error:
+            await former.resize(kubernetes_work.job(), 7)
+        assert error.value.kind == "kubernetes.deposed"
+        await former.kill(worker)
+        await former.clean_up(JOB_ID)
+        job = await pods.job()
+        assert (job["spec"]["completions"], "deletionTimestamp" in job["metadata"]) == (3, False)
+        assert not any("deletionTimestamp" in pod["metadata"] for pod in await pods.pods())
+        await pods.end(worker, 1)
+        await later.told(lambda: worker.worker_id in later.exits)
+        assert not await later.adopt(worker)
+
+
+async def test_a_worker_that_went_while_nobody_looked_is_not_adopted() -> None:
+    async with Pods() as pods:
+        worker = await (await pods.driver()).have(0)
+        later = await pods.driver(epoch=2)
+        assert not await later.adopt(replace(worker, worker_id="0-0-0"))
+
+
+async def test_the_document_is_written_again_when_the_job_has_grown() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        await driver.have(0)
+        await driver.write_job_spec(kubernetes_work.job(), '{"total_batch_count": 7}')
+        assert await pods.file(f"{NAME}-spec", "job.json") == '{"total_batch_count": 7}'
+
+
+async def test_a_large_document_is_kept_in_parts_also_when_it_is_written_again() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        job = kubernetes_work.job()
+        job = replace(job, spec=replace(job.spec, config_json=json.dumps("a" * 2_000_000)))
+        await driver.have(0, job)
+        parts = int((await pods.job())["metadata"]["annotations"]["batch.cortex.dev/spec-parts"])
+        assert parts == 3
+        await driver.write_job_spec(job, "b" * 2_000_100)
+        texts = [await pods.file(f"{NAME}-spec-{part}", f"{part:03d}.part") for part in range(parts)]
+        assert "".join(texts) == "b" * 2_000_100
+
+
+async def test_everything_goes_with_its_job() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker = await driver.have(0)
+        await driver.clean_up(JOB_ID)
+        await until(partial(pods.is_leaving, worker))
+        for pod in await pods.pods():
+            await pods.cluster.delete(PODS, NAMESPACE, pod["metadata"]["name"], grace_seconds=0)
+
+        async def nothing_is_left() -> bool:
+            return await pods.left() == []
+
+        await until(nothing_is_left)
+        await driver.clean_up(JOB_ID)  # again changes nothing
+
+
+async def test_what_a_crash_left_of_a_job_that_is_over_is_removed() -> None:
+    async with Pods() as pods:
+        await (await pods.driver()).have(0)
+        pods.over.add(JOB_ID)
+        await pods.driver(epoch=2)
+
+        async def leaving() -> bool:
+            found, _ = await pods.cluster.list(JOBS, NAMESPACE)
+            return not found
+
+        await until(leaving)
+
+
+async def test_jobs_of_another_deployment_are_left_alone() -> None:
+    async with Pods() as pods, Pods(deployment="other") as others:
+        await (await pods.driver()).have(0)
+        others.over.add(JOB_ID)
+        others.test_cluster = pods.test_cluster
+        driver = await others.driver(epoch=2)
+        assert not driver._observed.jobs()
+
+
+async def test_while_the_api_server_is_away_nobody_is_gone_and_what_was_asked_is_done_when_it_is_back() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker, other = await driver.have(0), await driver.have(1)
+        await pods.bind(worker)
+        away = asyncio.create_task(pods.test_cluster.away(2))
+        await asyncio.sleep(0)
+        await driver.kill(worker)
+        with pytest.raises(CortexError) as error:
+            await driver.resize(kubernetes_work.job(), 5)
+        assert error.value.category is Category.UNAVAILABLE
+        await away
+        assert driver.exits == {}
+        await until(partial(pods.is_leaving, worker))
+        assert await driver.adopt(other)
+
+
+async def test_a_watch_that_is_too_old_begins_again_and_misses_no_end() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker = await driver.have(0)
+        pods.test_cluster.compact()
+        await pods.end(worker, 1)
+        await driver.told(lambda: worker.worker_id in driver.exits)
