@@ -56,9 +56,7 @@ async def test_a_pod_that_is_deleted_is_replaced_and_not_to_blame() -> None:
     async with Pods() as pods:
         driver = await pods.driver()
         worker = await driver.have(0)
-        await pods.bind(worker)
         await pods.cluster.delete(PODS, NAMESPACE, (await pods.pods())[0]["metadata"]["name"], grace_seconds=1)
-        await pods.end(worker, 66)
         told = await driver.told(lambda: driver.exits.get(worker.worker_id))
         assert (told.end, told.blameless) == (End.KILLED, True)
         assert (await driver.have(0)).worker_id != worker.worker_id
@@ -90,11 +88,8 @@ async def test_a_job_grows_and_shrinks_with_both_numbers_together() -> None:
         assert (await pods.job())["spec"]["completions"] == 1
         await driver.resize(kubernetes_work.job(), 3)
         last = await driver.have(2)
-        await pods.bind(last)
         assert (await pods.job())["spec"]["parallelism"] == 3
         await driver.resize(kubernetes_work.job(), 1)
-        await until(partial(pods.is_leaving, last))
-        await pods.end(last, 66)
         assert (await driver.told(lambda: driver.exits.get(last.worker_id))).blameless
         assert worker.worker_id not in driver.exits
 
@@ -143,9 +138,7 @@ async def test_kill_ends_the_pod_and_its_exit_is_told() -> None:
     async with Pods() as pods:
         driver = await pods.driver()
         worker = await driver.have(0)
-        await pods.bind(worker)
         await driver.kill(worker)
-        await pods.end(worker, 137)
         await driver.told(lambda: worker.worker_id in driver.exits)
         await driver.kill(worker)  # again changes nothing
         await driver.kill(replace(worker, worker_id="x", detail=""))  # nothing is known of it
@@ -242,7 +235,6 @@ async def test_while_the_api_server_is_away_nobody_is_gone_and_what_was_asked_is
     async with Pods() as pods:
         driver = await pods.driver()
         worker, other = await driver.have(0), await driver.have(1)
-        await pods.bind(worker)
         away = asyncio.create_task(pods.test_cluster.away(2))
         await asyncio.sleep(0)
         await driver.kill(worker)
