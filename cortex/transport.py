@@ -5,6 +5,7 @@ Answers are bytes here, because numbers such as `1e400` or `12345678901234567890
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ ANSWER_TIMEOUT_S = 120.0
 
 RETRY_PAUSES_S = (0.1, 0.5, 1.0, 2.0)
 """Before a broken request is sent again."""
+
+TOKEN_VARIABLE = "CORTEX_TOKEN"  # noqa: S105  # a name
+"""Names who asks, to a deployment that lets in only those who carry a token."""
 
 MISSING_KINDS = frozenset({"resources.api_not_deployed", "job.not_found"})
 
@@ -111,7 +115,7 @@ class Transport:
                 request.method,
                 self.environment.operator_endpoint + request.target,
                 body=request.body,
-                headers=request.headers,
+                headers=self._headers(request),
                 timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=answer_timeout),
                 preload_content=False,
                 redirect=False,
@@ -128,13 +132,23 @@ class Transport:
         url = urllib3.util.parse_url(self.environment.operator_endpoint + request.target)
         of_scheme = urllib3.connection.HTTPSConnection if url.scheme == "https" else urllib3.connection.HTTPConnection
         connection = of_scheme((url.host or "").strip("[]"), url.port, timeout=CONNECT_TIMEOUT_S)
-        with Upload(connection, request.method, url.request_uri, request.headers, ANSWER_TIMEOUT_S) as sending:
+        with Upload(connection, request.method, url.request_uri, self._headers(request), ANSWER_TIMEOUT_S) as sending:
             sending.feed(body)
             with self._wrapped_errors():
                 response = sending.answer()
                 if response.status >= 300:
                     raise _failure(response, self._where)
                 return response.data
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        """The request's headers and the user's token, which is for nobody who listens on the way."""
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if not token:
+            return request.headers
+        if not self.environment.operator_endpoint.startswith("https:") and not self.environment.is_local:
+            message = f"{TOKEN_VARIABLE} is set, but {self._where} is not https: anyone on the way could read the token"
+            raise CortexException("client.token_in_the_clear", message)
+        return {**request.headers, "Authorization": f"Bearer {token}"}
 
     @property
     def _where(self) -> str:

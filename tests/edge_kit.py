@@ -49,6 +49,7 @@ class Edge:
     """A running Envoy. Its ports are free ones wherever the settings say 0."""
 
     def __init__(self, directory: Path, settings: Mapping[str, Any], change: Change) -> None:
+        self.directory = directory
         self._log = directory / "envoy.log"
         self._out = directory / "access.log"
         admin = unused_port()

@@ -52,6 +52,7 @@ Exit codes:
 HINTS = {
     "resources.api_not_deployed": "  see what is: cortex get{env}",
     "job.not_found": "  see its jobs: cortex get {api}{env}",
+    "edge.unauthenticated": "  name yourself: export CORTEX_TOKEN=...",
     "job.results_not_kept": "  jobs that are submitted with --results keep them",
 }
 """By an error's kind: what to do next, filled in from the command's parameters."""

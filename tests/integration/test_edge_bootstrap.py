@@ -9,7 +9,7 @@ import yaml
 
 from tests.edge_kit import CORTEX, ENVOY, ISSUER, Issuer, bootstrap, certificate, printed
 
-JWT = {"issuer": ISSUER, "audiences": ["cortex", "batch"], "jwks": f"{ISSUER}/keys"}
+JWT = {"issuer": ISSUER, "audiences": ["cortex", "batch"], "jwks": f"{ISSUER}/keys", "ca": "edge.crt"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "open, on loopback": {"open": True},
     "open, for everyone": {"open": True, "listen": "0.0.0.0:8443", "plaintext": True},
@@ -39,6 +39,7 @@ def validated(file: Path) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_envoy_takes_it(variant: str, tmp_path: Path) -> None:
+    certificate(tmp_path)
     validated(bootstrap(VARIANTS[variant], tmp_path))
 
 
