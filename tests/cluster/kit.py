@@ -1,45 +1,78 @@
 """A cluster for tests.
 
-async with TestCluster() as cluster:
-    environ["KUBECONFIG"] = str(cluster.kubeconfig)   # for kubectl, our client, our services
-    cluster.api                                        # the verbs without HTTP, to look at objects and to change them
-    await cluster.away(30)                             # the API server does not answer so long
-    cluster.cut()                                      # watches and all other connections break
-    cluster.compact()                                  # who goes on with an old watch gets 410
-    cluster.server.refuse("POST", "/jobs$", 500)       # the next such request fails
+    async with TestCluster(nodes=[Node(resources={"nvidia.com/gpu": "2"})]) as cluster:
+        environ["KUBECONFIG"] = str(cluster.kubeconfig)   # for kubectl, our client, our services
+        cluster.client                                     # ours, connected
+        cluster.api  # the verbs without HTTP, to look at objects and to change them
+        cluster.images.entrypoints["cortex-batch/dequeuer:1"] = [sys.executable, "-m", "services.dequeuer"]
+        cluster.serve("cortex-scheduler", {50051: [port]}) # pods reach our port on this machine by that name and port;
+  # two ports: two addresses; "localhost" works too
+
+Faults:
+
+        cluster.images.missing.add("u")                    # ErrImagePull, ImagePullBackOff; pods go on once it is back
+        cluster.kubelet.kill_for_memory(pod, container)  # OOMKilled, exit code 137; so does more than the memory limit
+        cluster.kubelet.evict(pod)                         # Evicted, DisruptionTarget
+        cluster.kubelet.lose(node)  # its processes end; NotReady, tainted, pods deleted;
+                                                           # they are replaced once the Node is deleted, as in a cloud
+        await cluster.kubelet.find_again(node)
+        await cluster.client.delete(PODS, namespace, pod)
+        await cluster.away(30)                             # the API server and its controllers do not answer so long
+        cluster.cut()                                      # watches and all other connections break
+        cluster.compact()                                  # who goes on with an old watch gets 410
+        cluster.server.refuse("POST", "/jobs$", 500)       # the next such request fails
+
+A container is a process of this machine in the pod's own network namespace (several pods listen on the same port), with
+the pod's volumes where it mounts them; its working directory is this checkout and `python` is ours.
 """
 
 import asyncio
 import json
 import tempfile
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from services.common.kubernetes import Cluster
 from tests.cluster.api.api import Api
 from tests.cluster.api.server import Server
 from tests.cluster.controllers.garbage import GarbageCollector
 from tests.cluster.controllers.jobs import JobController
 from tests.cluster.controllers.nodes import NodeController
+from tests.cluster.kubelet.images import Images
+from tests.cluster.kubelet.kubelet import Kubelet, Node
+from tests.cluster.kubelet.network import Service
+from tests.cluster.kubelet.settings import Settings
 
 
 class TestCluster:
-    """The tests' own cluster: an API server in this process."""
+    """The tests' own cluster: an API server and its controllers in this process, and a kubelet as their client."""
 
     __test__ = False
 
     def __init__(
-        self, backoff_seconds: float = 0.1, node_grace_seconds: float = 3.0, eviction_seconds: float | None = 0.5
+        self,
+        nodes: list[Node] | None = None,
+        images: Images | None = None,
+        backoff_seconds: float = 0.1,
+        node_grace_seconds: float = 3.0,
+        eviction_seconds: float | None = 0.5,
     ) -> None:
+        """`nodes` None: no kubelet, pods stay pending; `backoff_seconds`: of a Job's first replacement, really 10 s."""
         self.api = Api()
         self._loops = [
             JobController(self.api, backoff_seconds).loop,
             GarbageCollector(self.api).loop,
             NodeController(self.api, node_grace_seconds, eviction_seconds).loop,
         ]
-        self._tasks: list[asyncio.Task[None]] = []
         self.server = Server(self.api)
-        self._directory = tempfile.TemporaryDirectory(prefix="cb-")
+        self.images = images or Images()
+        self._nodes = nodes
+        self._stack = AsyncExitStack()
+        self._directory = tempfile.TemporaryDirectory(prefix="cb-", ignore_cleanup_errors=True)
+        self.client: Cluster
+        self.kubelet: Kubelet
 
     @property
     def kubeconfig(self) -> Path:
@@ -47,19 +80,32 @@ class TestCluster:
         return Path(self._directory.name) / "kubeconfig"
 
     async def __aenter__(self) -> Self:
+        self._stack.callback(self._directory.cleanup)
         await self.server.start()
-        self._tasks = [asyncio.create_task(loop.run()) for loop in self._loops]
+        self._stack.push_async_callback(self.server.stop)
+        for loop in self._loops:
+            self._stack.push_async_callback(_ended, asyncio.create_task(loop.run()))
         self.kubeconfig.write_text(json.dumps(_kubeconfig(self.server.url)))
+        self.client = await Cluster.connect({"KUBECONFIG": str(self.kubeconfig)})
+        self._stack.push_async_callback(self.client.close)
+        if self._nodes is not None:
+            settings = Settings(Path(self._directory.name) / "pods", self.images)
+            self.kubelet = Kubelet(self.client, settings, self._nodes)
+            ready = asyncio.Event()
+            self._stack.push_async_callback(_ended, asyncio.create_task(self.kubelet.run(ready)))
+            await ready.wait()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
-        await self.server.stop()
-        self._directory.cleanup()
+        await self._stack.aclose()
+
+    def serve(self, name: str, ports: dict[int, list[int]]) -> None:
+        """Pods that start from now on reach ports of this machine as a service's: by its port, the backends' ports."""
+        self.kubelet.settings.services.append(
+            Service(name, {port: tuple(backends) for port, backends in ports.items()})
+        )
 
     async def away(self, seconds: float) -> None:
         """The API server is gone, and comes back after so long at the same address."""
@@ -79,6 +125,12 @@ class TestCluster:
         """Forget what happened until now, and break watches: going on where one was is not possible any more."""
         self.api.store.compact()
         self.api.store.cut()
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _kubeconfig(server: str) -> dict[str, object]:

@@ -57,6 +57,7 @@ BUILT_IN = (
     _core("Secret", "secrets", status=False),
     _core("Service", "services", "svc", categories=("all",)),
     _core("ServiceAccount", "serviceaccounts", "sa", status=False),
+    _core("Binding", "bindings", status=False),
     _core("Event", "events", "ev", status=False),
     Kind("batch", "v1", "Job", "jobs", categories=("all",)),
     Kind("coordination.k8s.io", "v1", "Lease", "leases", status=False),

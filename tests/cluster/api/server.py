@@ -199,6 +199,8 @@ class Server:
         how = write_of(request, "", "Update")
         given = await body_of(request)
         _name_agrees(given, aim)
+        if aim.kind.plural == "bindings":
+            return subresources.bind(self.api, given, aim.namespace, given["metadata"]["name"])
         return _json(self.api.create(aim.kind, aim.namespace, given, how), 201, how)
 
     async def _replace(self, request: web.Request, aim: Target) -> web.StreamResponse:

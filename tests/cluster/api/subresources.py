@@ -26,7 +26,7 @@ async def answer(api: Api, request: web.Request, aim: Target) -> web.StreamRespo
         case "GET", "log" if aim.kind.plural == "pods":
             return await _log(api, request, aim)
         case "POST", "binding" if aim.kind.plural == "pods":
-            return _bind(api, await body_of(request), aim)
+            return bind(api, await body_of(request), aim.namespace, aim.name)
         case "POST", "eviction" if aim.kind.plural == "pods":
             return _evict(api, await body_of(request), aim)
         case "GET", "scale" if aim.kind.scale:
@@ -36,28 +36,24 @@ async def answer(api: Api, request: web.Request, aim: Target) -> web.StreamRespo
     raise ApiError(404, "the server could not find the requested resource")
 
 
-def _bind(api: Api, binding: Object, aim: Target) -> web.Response:
+def bind(api: Api, binding: Object, namespace: str, name: str) -> web.Response:
     """What a scheduler does: this pod runs on that node."""
-
-    def bound(pod: Object) -> Object:
-        if pod["spec"].get("nodeName"):
-            raise conflict(
-                "pods/binding", "", aim.name, f'pod {aim.name} is already assigned to node "{pod["spec"]["nodeName"]}"'
-            )
-        if "deletionTimestamp" in pod["metadata"]:
-            raise conflict(
-                "pods/binding", "", aim.name, f"pod {aim.name} is being deleted, cannot be assigned to a host"
-            )
-        pod["spec"]["nodeName"] = binding["target"]["name"]
-        conditions = [one for one in pod["status"].get("conditions") or [] if one["type"] != "PodScheduled"]
-        scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
-        api.store.put(aim.kind, {**pod, "status": {**pod["status"], "conditions": [*conditions, scheduled]}})
-        return pod
-
-    bound(_copied(api.get(aim.kind, aim.namespace, aim.name)))
-    return web.json_response(
-        {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, status=201
-    )
+    kind = api.kinds.named("pods")
+    pod = api.get(kind, namespace, name)
+    if (uid := (binding.get("metadata") or {}).get("uid")) and uid != pod["metadata"]["uid"]:
+        raise conflict(
+            "pods/binding", "", name, f"the UID in precondition is {uid}, in the object {pod['metadata']['uid']}"
+        )
+    if there := pod["spec"].get("nodeName"):
+        raise conflict("pods/binding", "", name, f'pod {name} is already assigned to node "{there}"')
+    if "deletionTimestamp" in pod["metadata"]:
+        raise conflict("pods/binding", "", name, f"pod {name} is being deleted, cannot be assigned to a host")
+    conditions = [one for one in pod["status"].get("conditions") or [] if one["type"] != "PodScheduled"]
+    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
+    spec = {**pod["spec"], "nodeName": binding["target"]["name"]}
+    api.store.put(kind, {**pod, "spec": spec, "status": {**pod["status"], "conditions": [*conditions, scheduled]}})
+    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+    return web.json_response(status, status=201)
 
 
 def _evict(api: Api, eviction: Object, aim: Target) -> web.Response:
@@ -138,7 +134,3 @@ def _scaled(api: Api, given: Object, aim: Target, paths: Object) -> web.Response
         return thing
 
     return web.json_response(_scale(api.change(aim.kind, aim.namespace, aim.name, changed), paths))
-
-
-def _copied(thing: Object) -> Object:
-    return {**thing, "spec": dict(thing["spec"]), "status": dict(thing.get("status") or {})}

@@ -95,12 +95,20 @@ def _pod_status(pod: Object) -> str:
     if "deletionTimestamp" in pod["metadata"]:
         return "Terminating"
     status = pod.get("status") or {}
-    for one in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+    for one in _in_order_of_interest(status):
         state = one.get("state") or {}
         reason = (state.get("waiting") or state.get("terminated") or {}).get("reason")
         if reason and reason != "PodInitializing":
             return str(reason)
     return str(status.get("reason") or status.get("phase") or "Unknown")
+
+
+def _in_order_of_interest(status: Object) -> list[Object]:
+    """What an init container waits for says more, but once the pod is over its main containers do."""
+    parts = [status.get("initContainerStatuses") or [], status.get("containerStatuses") or []]
+    return [
+        one for part in (reversed(parts) if status.get("phase") in ("Succeeded", "Failed") else parts) for one in part
+    ]
 
 
 def _restarts(pod: Object) -> int:

@@ -155,8 +155,8 @@ def _environment(variables: list[Object], path: str) -> list[str]:
             found.append(f"{where}.name: Required value")
         elif not _ENV_NAME.match(name):
             found.append(
-                f'{where}.name: Invalid value: "{name}": a valid environment variable name must consist only of printable'
-                " ASCII characters other than '='"
+                f'{where}.name: Invalid value: "{name}": a valid environment variable name must consist only of'
+                " printable ASCII characters other than '='"
             )
         source = variable.get("valueFrom")
         if source is None:
