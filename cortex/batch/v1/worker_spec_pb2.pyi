@@ -118,12 +118,20 @@ class Container(_message.Message):
     READINESS_PROBE_FIELD_NUMBER: _builtins.int
     LIVENESS_PROBE_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SHM_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_MILLIS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    CHIPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name in the pod."""
     image: _builtins.str
     """Its image; means nothing where containers run as processes."""
     memory_bytes: _builtins.int
     """Bytes of memory it may use; absent for no limit."""
+    shm_bytes: _builtins.int
+    """Size of its /dev/shm in bytes; absent for what it is anyway. Like the rest below only where an engine runs it."""
+    cpu_millis: _builtins.int
+    """Thousandths of a core that it asks for."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program; `$(NAME)` in it is filled in from the environment."""
@@ -144,6 +152,14 @@ class Container(_message.Message):
     def liveness_probe(self) -> Global___Probe:
         """While it fails the container is started again. Absent as well where whoever runs the containers asks it."""
 
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The GPUs that it owns, as the engine knows them."""
+
+    @_builtins.property
+    def chips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The Inferentia chips that it owns, by number."""
+
     def __init__(
         self,
         *,
@@ -155,14 +171,23 @@ class Container(_message.Message):
         readiness_probe: Global___Probe | None = ...,
         liveness_probe: Global___Probe | None = ...,
         memory_bytes: _builtins.int | None = ...,
+        shm_bytes: _builtins.int | None = ...,
+        cpu_millis: _builtins.int = ...,
+        gpus: _abc.Iterable[_builtins.str] | None = ...,
+        chips: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes", "liveness_probe", b"liveness_probe", "memory_bytes", b"memory_bytes", "readiness_probe", b"readiness_probe"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes", "_shm_bytes", b"_shm_bytes", "liveness_probe", b"liveness_probe", "memory_bytes", b"memory_bytes", "readiness_probe", b"readiness_probe", "shm_bytes", b"shm_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes", "args", b"args", "command", b"command", "env", b"env", "image", b"image", "liveness_probe", b"liveness_probe", "memory_bytes", b"memory_bytes", "name", b"name", "readiness_probe", b"readiness_probe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes", "_shm_bytes", b"_shm_bytes", "args", b"args", "chips", b"chips", "command", b"command", "cpu_millis", b"cpu_millis", "env", b"env", "gpus", b"gpus", "image", b"image", "liveness_probe", b"liveness_probe", "memory_bytes", b"memory_bytes", "name", b"name", "readiness_probe", b"readiness_probe", "shm_bytes", b"shm_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__shm_bytes: _TypeAlias = _typing.Literal["shm_bytes"]  # noqa: Y015
+    _WhichOneofArgType__shm_bytes: _TypeAlias = _typing.Literal["_shm_bytes", b"_shm_bytes"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shm_bytes) -> _WhichOneofReturnType__shm_bytes | None: ...
 
 Global___Container: _TypeAlias = Container  # noqa: Y015
 
@@ -337,6 +362,7 @@ class LocalRuntime(_message.Message):
     STOP_GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
     UPLINK_FD_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     directory: _builtins.str
     """The worker's own directory. `spec/`, `client/` and `mnt/` in it become /cortex/spec, /cortex/client and /mnt."""
     log_directory: _builtins.str
@@ -362,6 +388,12 @@ class LocalRuntime(_message.Message):
     def relays(self) -> _containers.RepeatedCompositeFieldContainer[Global___Relay]:
         """Loopback ports that must also answer inside the network namespace."""
 
+    @_builtins.property
+    def engine(self) -> Global___EngineRuntime:
+        """The container engine that runs the containers from their images, beside the dequeuer in its network namespace.
+        Absent where they run as processes.
+        """
+
     def __init__(
         self,
         *,
@@ -374,10 +406,11 @@ class LocalRuntime(_message.Message):
         stop_grace_seconds: _builtins.float = ...,
         working_directory: _builtins.str = ...,
         uplink_fd: _builtins.int | None = ...,
+        engine: Global___EngineRuntime | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd", "_uplink_fd", b"_uplink_fd", "lifeline_fd", b"lifeline_fd", "uplink_fd", b"uplink_fd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd", "_uplink_fd", b"_uplink_fd", "engine", b"engine", "lifeline_fd", b"lifeline_fd", "uplink_fd", b"uplink_fd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd", "_uplink_fd", b"_uplink_fd", "directory", b"directory", "lifeline_fd", b"lifeline_fd", "log_directory", b"log_directory", "mount_namespace", b"mount_namespace", "network_namespace", b"network_namespace", "relays", b"relays", "stop_grace_seconds", b"stop_grace_seconds", "uplink_fd", b"uplink_fd", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd", "_uplink_fd", b"_uplink_fd", "directory", b"directory", "engine", b"engine", "lifeline_fd", b"lifeline_fd", "log_directory", b"log_directory", "mount_namespace", b"mount_namespace", "network_namespace", b"network_namespace", "relays", b"relays", "stop_grace_seconds", b"stop_grace_seconds", "uplink_fd", b"uplink_fd", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lifeline_fd: _TypeAlias = _typing.Literal["lifeline_fd"]  # noqa: Y015
     _WhichOneofArgType__lifeline_fd: _TypeAlias = _typing.Literal["_lifeline_fd", b"_lifeline_fd"]  # noqa: Y015
@@ -389,6 +422,42 @@ class LocalRuntime(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uplink_fd) -> _WhichOneofReturnType__uplink_fd | None: ...
 
 Global___LocalRuntime: _TypeAlias = LocalRuntime  # noqa: Y015
+
+@_typing.final
+class EngineRuntime(_message.Message):
+    """What a worker needs whose containers a container engine of this machine runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    INFRA_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    HOST_NAMES_FIELD_NUMBER: _builtins.int
+    program: _builtins.str
+    """`podman` or `docker`."""
+    infra: _builtins.str
+    """Docker: the container whose network the others join, and the dequeuer too."""
+    system: _builtins.str
+    """The system that the containers belong to, for a label."""
+    @_builtins.property
+    def host_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names that lead to a relay on 127.0.0.1."""
+
+    def __init__(
+        self,
+        *,
+        program: _builtins.str = ...,
+        infra: _builtins.str = ...,
+        system: _builtins.str = ...,
+        host_names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_names", b"host_names", "infra", b"infra", "program", b"program", "system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineRuntime: _TypeAlias = EngineRuntime  # noqa: Y015
 
 @_typing.final
 class PodRuntime(_message.Message):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
 from services.common.errors import Category, CortexError
+from services.dequeuer.pod.engine import EnginePod
 from services.dequeuer.pod.local import LocalPod
 from services.dequeuer.ports import Pod
 
@@ -15,4 +16,4 @@ def create(spec: WorkerSpec, environ: Mapping[str, str] = os.environ) -> Pod:
         raise CortexError(
             "worker.no_runtime", "the worker's specification does not say how to run its containers", Category.INVALID
         )
-    return LocalPod(spec, environ)
+    return EnginePod(spec, environ) if spec.local.HasField("engine") else LocalPod(spec, environ)

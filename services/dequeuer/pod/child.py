@@ -7,8 +7,13 @@ every descriptor that the process is not meant to have. The end is awaited throu
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+
+from services.dequeuer.pod.tree import kill_descendants
+
+_END_SECONDS = 0.2
 
 
 class Child:
@@ -51,6 +56,20 @@ class Child:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
+
+
+async def run(command: Sequence[str], variables: Mapping[str, str], directory: str | None, timeout: float) -> int:
+    """Run a command to its end without its output; ends it and raises TimeoutError when it takes too long."""
+    child = Child(command, variables, directory)
+    waiting = asyncio.ensure_future(child.wait())
+    try:
+        return await asyncio.wait_for(asyncio.shield(waiting), timeout)
+    finally:
+        # nsenter goes last: it has to reap what it put into the container's PID namespace, or the namespace lingers.
+        kill_descendants(child.pid)
+        await asyncio.wait([waiting], timeout=_END_SECONDS)
+        child.signal_group(signal.SIGKILL)
+        await waiting
 
 
 async def readable(fd: int) -> None:

@@ -10,15 +10,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.dequeuer.pod.environment import Filled, check_arguments
-from services.dequeuer.pod.memory import MemoryGuard
 from services.dequeuer.pod.output import ContainerOutput
-from services.dequeuer.pod.process import ContainerProcess, launch, why_not_startable
-from services.dequeuer.pod.sandbox import Sandbox
 from services.dequeuer.ports import ContainerExit
 
 log = logging.getLogger(__name__)
@@ -50,39 +45,69 @@ class Events(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How to run a container."""
+class Ended:
+    """How a start of a container ended."""
 
-    name: str
-    filled: Filled
-    working_directory: str
-    sandbox: Sandbox | None
-    guard: Callable[[], MemoryGuard]
-    output: ContainerOutput
+    code: int | None
+    """The exit code; None when a signal ended it."""
+    signal: int | None
+    evidence: str = ""
+    """How it is known that memory ran out, for people; empty where it did not, as far as anyone can tell."""
+
+
+class Running(Protocol):
+    """A start of a container, under way."""
+
+    async def wait(self) -> Ended:
+        """Return once it has ended, with everything that it started."""
+
+    def terminate(self) -> None:
+        """Ask it to end: SIGTERM."""
+
+    def kill(self) -> None:
+        """End it now."""
+
+
+class CannotStart(Exception):  # noqa: N818  # what it says
+    """A container was not started; says why, as the rest of a sentence about it."""
+
+    def __init__(self, reason: str, *, for_good: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.for_good = for_good
+        """What is to be run is not there: trying again does not help."""
+
+
+class Launcher(Protocol):
+    """Knows how a container is started."""
+
+    @property
+    def name(self) -> str:
+        """The container's."""
+
+    async def launch(self, output_fd: int) -> Running:
+        """Start it; it writes to `output_fd`, which stays the caller's. Raises `CannotStart`, OSError."""
 
 
 class ContainerRunner:
     """Runs one container until it is told to stop."""
 
-    def __init__(self, plan: Plan, events: Events) -> None:
-        self._plan = plan
+    def __init__(self, launcher: Launcher, output: ContainerOutput, events: Events) -> None:
+        self.name = launcher.name
+        self.output = output
+        self._launcher = launcher
         self._events = events
         self._stopping = asyncio.Event()
         self._restart_reason = ""
         self._starts = 0
         self.tried = asyncio.Event()
         """Set when the first start has succeeded or failed."""
-        self.process: ContainerProcess | None = None
+        self.running: Running | None = None
         self.backing_off = False
         self.cannot_start = False
         """What is to be run is not there, and never was."""
         self.reason = "is being started"
         """Why it does not run, as the rest of a sentence about it; empty when it does."""
-
-    @property
-    def plan(self) -> Plan:
-        """How it is run."""
-        return self._plan
 
     async def supervise(self) -> None:
         """Run it, again and again, until `stop`. Returns when its processes are gone."""
@@ -97,7 +122,7 @@ class ContainerRunner:
             failures = 1 if progressed else failures + 1
             self.backing_off = True
             self.reason = ended.reason
-            self._plan.output.note(f"cortex: container `{self._plan.name}` {ended.reason}")
+            self.output.note(f"cortex: container `{self.name}` {ended.reason}")
             self._events.exited(ended, progressed=progressed)
             # What cannot be started will not be after a while either: its job ends.
             delay = None if self.cannot_start else backoff_seconds(failures)
@@ -108,77 +133,67 @@ class ContainerRunner:
     def stop(self) -> None:
         """Ask it to end, and not to be started again."""
         self._stopping.set()
-        if self.process is not None:
-            self.process.terminate()
+        if self.running is not None:
+            self.running.terminate()
 
     def kill(self) -> None:
         """End it at once, and do not start it again."""
         self._stopping.set()
-        if self.process is not None:
-            self.process.kill()
+        if self.running is not None:
+            self.running.kill()
 
     def restart(self, reason: str, grace_seconds: float) -> None:
         """End its process, politely first, so that it is started again."""
-        process = self.process
-        if process is None or self._restart_reason:
+        running = self.running
+        if running is None or self._restart_reason:
             return
         self._restart_reason = reason
-        process.terminate()
-        asyncio.get_running_loop().call_later(grace_seconds, process.kill)
+        running.terminate()
+        asyncio.get_running_loop().call_later(grace_seconds, running.kill)
 
     async def _run_once(self) -> ContainerExit:
-        plan = self._plan
-        command = list(plan.filled.command)
-        hidden = plan.sandbox is not None and bool(command) and plan.sandbox.hides(command[0])
-        variables = plan.filled.variables
-        refused = why_not_startable(command, variables, plan.working_directory, hidden)
-        if refused := refused or check_arguments(command, variables):
-            self.cannot_start = self._starts == 0
-            return ContainerExit(plan.name, None, None, out_of_memory=False, reason=refused)
-        guard = plan.guard()
-        try:
-            return await self._run_process(command, guard)
-        except OSError as error:
-            reason = f"could not be started: {error}"
-            return ContainerExit(plan.name, None, None, out_of_memory=False, reason=reason)
-        finally:
-            guard.close()
-
-    async def _run_process(self, command: list[str], guard: MemoryGuard) -> ContainerExit:
-        plan = self._plan
         self._restart_reason = ""
         if self._starts:
-            plan.output.note(f"cortex: container `{plan.name}` is started again (start {self._starts + 1})")
-        self._starts += 1
-        output_fd = plan.output.open_pipe()
+            self.output.note(f"cortex: container `{self.name}` is started again (start {self._starts + 1})")
         try:
-            process = await launch(
-                command, plan.filled.variables, plan.working_directory, plan.sandbox, guard, output_fd
-            )
-        finally:
-            os.close(output_fd)
+            running = await self._launch()
+        except CannotStart as error:
+            self.cannot_start = error.for_good and not self._starts
+            await asyncio.to_thread(self.output.drain, _DRAIN_SECONDS)
+            return self._not_started(self._with_last_output(error.reason))
+        except OSError as error:
+            return self._not_started(f"could not be started: {error}")
+        self._starts += 1
         began = time.monotonic()
-        self.process = process
+        self.running = running
         self.reason = ""
         if self._stopping.is_set():
-            process.terminate()
+            running.terminate()
         else:
-            self._events.started(plan.name)
+            self._events.started(self.name)
         self.tried.set()
-        watch = asyncio.create_task(guard.watch(process.pid, process.kill), name=f"memory of {plan.name}")
         try:
-            code, number = await process.wait()
+            ended = await running.wait()
         finally:
-            watch.cancel()
-            self.process = None
-        await asyncio.to_thread(plan.output.drain, _DRAIN_SECONDS)
-        evidence = guard.evidence(number)
-        reason = self._explain(code, number, time.monotonic() - began, evidence)
-        return ContainerExit(plan.name, code, number, out_of_memory=bool(evidence), reason=reason)
+            self.running = None
+        await asyncio.to_thread(self.output.drain, _DRAIN_SECONDS)
+        reason = self._explain(ended, time.monotonic() - began)
+        return ContainerExit(self.name, ended.code, ended.signal, out_of_memory=bool(ended.evidence), reason=reason)
 
-    def _explain(self, code: int | None, number: int | None, seconds: float, evidence: str) -> str:
-        if evidence:
-            return evidence
+    async def _launch(self) -> Running:
+        output_fd = self.output.open_pipe()
+        try:
+            return await self._launcher.launch(output_fd)
+        finally:
+            os.close(output_fd)
+
+    def _not_started(self, reason: str) -> ContainerExit:
+        return ContainerExit(self.name, None, None, out_of_memory=False, reason=reason)
+
+    def _explain(self, ended: Ended, seconds: float) -> str:
+        if ended.evidence:
+            return ended.evidence
+        code, number = ended.code, ended.signal
         if self._restart_reason:
             return f"was ended: {self._restart_reason}"
         after = f"after {seconds:.1f} s"
@@ -188,7 +203,10 @@ class ContainerRunner:
             what = f"exited with code 0 {after}, though it is a server and is not supposed to end"
         else:
             what = f"exited with code {code} {after}"
-        last = next((line for line in reversed(self._plan.output.tail()) if line.strip()), "")
+        return self._with_last_output(what)
+
+    def _with_last_output(self, what: str) -> str:
+        last = next((line for line in reversed(self.output.tail()) if line.strip()), "")
         return f"{what}; last output: {last.strip()[:_MAX_QUOTE]}" if last else what
 
 

@@ -1,8 +1,8 @@
 """What a container's process finds in its environment, and the command that it runs.
 
-Three layers, later ones winning: the shell's environment (that of `cortex up`, without what the system set in it for
-its own parts), the container's `env`, and the contract's `CORTEX_*` variables. `CORTEX_` is a reserved prefix, so the
-last two never meet.
+Three layers, later ones winning: what it inherits (a process: the shell's environment, that of `cortex up` without what
+the system set in it for its own parts; a container of an engine: nothing but its image's), the container's `env`, and
+the contract's `CORTEX_*` variables. `CORTEX_` is a reserved prefix, so the last two never meet.
 """
 
 import functools
@@ -31,8 +31,11 @@ class Filled:
     """The whole environment."""
 
 
-def fill(spec: WorkerSpec, container: Container, shell: Mapping[str, str], paths: Mapping[str, str]) -> Filled:
-    """What to run for a container. `paths` are the `CORTEX_*` variables that say where the contract's files are."""
+def fill(spec: WorkerSpec, container: Container, around: Mapping[str, str], paths: Mapping[str, str]) -> Filled:
+    """What to run for a container.
+
+    `around` is what it inherits; `paths` are the `CORTEX_*` variables that say where the contract's files are.
+    """
     contract = {
         "CORTEX_PORT": str(spec.port),
         "CORTEX_VERSION": version(),
@@ -42,7 +45,7 @@ def fill(spec: WorkerSpec, container: Container, shell: Mapping[str, str], paths
     }
     declared = expand_in_order(((variable.name, variable.value) for variable in container.env), contract)
     command = tuple(expand(word, declared) for word in (*container.command, *container.args))
-    return Filled(command, declared, from_shell(shell) | declared)
+    return Filled(command, declared, {**around, **declared})
 
 
 def from_shell(environ: Mapping[str, str]) -> dict[str, str]:

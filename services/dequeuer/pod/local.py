@@ -1,71 +1,47 @@
 """The containers of one worker as processes of this machine.
 
-`LocalPod` puts the pieces together and keeps the state of the whole: `environment` and `expansion` say what to run,
-`sandbox` where, `memory` under which limit; `output` keeps what it writes; `container` runs one of them, again and
-again.
+`LocalPod` puts the pieces together: `environment` and `expansion` say what to run, `sandbox` where, `memory` under
+which limit, `process` runs it.
 """
 
 import asyncio
 import logging
 import os
-import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cortex.batch.v1.worker_service_pb2 import ContainerState
 from cortex.batch.v1.worker_spec_pb2 import Container, WorkerSpec
 from services.common.errors import Category, CortexError
-from services.common.logs import labels
 from services.dequeuer.pod import cgroups, environment, network, sandbox
-from services.dequeuer.pod.child import Child
-from services.dequeuer.pod.container import ContainerRunner, Plan
+from services.dequeuer.pod.child import run
 from services.dequeuer.pod.expansion import expand
+from services.dequeuer.pod.group import ContainerGroup
 from services.dequeuer.pod.memory import MemoryGuards
-from services.dequeuer.pod.output import ContainerOutput
-from services.dequeuer.pod.tree import kill_descendants
+from services.dequeuer.pod.process import ProcessLauncher
 from services.dequeuer.pod.uplink import Uplink
-from services.dequeuer.ports import ContainerExit, PodListener, PodState
+from services.dequeuer.ports import PodListener
 
 log = logging.getLogger(__name__)
 
-_PROBE_END_SECONDS = 0.2
-_KILL_SECONDS = 5.0
 
-
-class LocalPod:
+class LocalPod(ContainerGroup):
     """A `Pod` of processes. `environ` is the shell's environment as the dequeuer inherited it."""
 
     news_s = 1.0
 
     def __init__(self, spec: WorkerSpec, environ: Mapping[str, str]) -> None:
-        self._spec = spec
+        super().__init__(spec)
         self._environ = environ
         self._directory = Path(spec.local.directory)
-        self._grace_seconds = spec.local.stop_grace_seconds
-        self._listener: PodListener | None = None
         self._network: network.Network | None = None
-        self._runners: dict[str, ContainerRunner] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = False
-        self._batches = 0
-        self._failed_starts = 0
-        self._out_of_memory = False
+        self._launchers: dict[str, ProcessLauncher] = {}
         self._may_enter: bool | None = None
-        self._state = PodState(
-            running=False, failed_starts=0, out_of_memory=False, reason="not started", backing_off=False
-        )
-
-    @property
-    def state(self) -> PodState:
-        """How the containers are now."""
-        return self._state
 
     async def start(self, listener: PodListener) -> None:
         """Start every container; return when each was started once, well or not.
 
         Raises `CortexError` when the worker's directories or its network namespace cannot be used.
         """
-        self._listener = listener
         self._network = await network.prepare(self._spec.local)
         if self._spec.local.network_namespace:
             self._tell_of_namespace(self._network.uplink)
@@ -79,112 +55,26 @@ class LocalPod:
         limited = any(container.HasField("memory_bytes") for container in self._spec.containers)
         guards = MemoryGuards(await asyncio.to_thread(cgroups.find) if limited else None)
         for container in self._spec.containers:
-            runner = ContainerRunner(self._plan(container, box, guards), self)
-            self._runners[container.name] = runner
-        self._tasks = [
-            asyncio.create_task(self._supervise(runner), name=f"container {name}")
-            for name, runner in self._runners.items()
-        ]
-        for runner in self._runners.values():
-            await runner.tried.wait()
+            self._launchers[container.name] = self._launcher(container, box, guards)
+        await self._run(listener, self._launchers.values())
 
     async def stop(self, grace_seconds: float) -> None:
         """SIGTERM to every container, SIGKILL after the grace; returns when all are gone."""
-        self._stopping = True
-        for runner in self._runners.values():
-            runner.stop()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)
-            if late:
-                self.kill()
-                await asyncio.wait(late, timeout=_KILL_SECONDS)
-        for runner in self._runners.values():
-            runner.plan.output.close()
+        await super().stop(grace_seconds)
         if self._network is not None:
             self._network.close()
-        self._update()
-
-    def kill(self) -> None:
-        """End every container at once, without waiting."""
-        self._stopping = True
-        for runner in self._runners.values():
-            runner.kill()
-
-    def restart(self, container: str, reason: str) -> None:
-        """End a container so that it is started again."""
-        self._runners[container].restart(reason, self._grace_seconds)
-
-    def hear(self, states: Iterable[ContainerState]) -> None:
-        """Nothing: what happens to the containers is known here first."""
-
-    def made_progress(self) -> None:
-        """A batch was finished: the restart budget is full again."""
-        self._batches += 1
-        if self._failed_starts:
-            self._failed_starts = 0
-            self._out_of_memory = False
-            self._update()
 
     async def exec(self, container: str, command: Sequence[str], timeout: float) -> int:
         """Run a command inside a container; its exit code. Raises TimeoutError and OSError as `Pod.exec` says."""
-        runner = self._runners[container]
-        process = runner.process
-        if process is None:
+        launcher = self._launchers[container]
+        if launcher.pid is None:
             raise ProcessLookupError(f"container `{container}` is not running")
-        filled = runner.plan.filled
+        filled = launcher.filled
         words = [expand(word, filled.declared) for word in command]
         inside = None
-        if runner.plan.sandbox is not None and await self._enters(process.pid, filled.variables):
-            inside = sandbox.entering(process.pid, words)
-        directory = runner.plan.working_directory
-        return await _run(inside or words, filled.variables, directory, timeout)
-
-    # What the containers tell: see `container.Events`.
-
-    def started(self, name: str) -> None:
-        """A container runs."""
-        if self._listener is not None:
-            self._listener.container_started(name)
-        self._update()
-
-    def exited(self, exit: ContainerExit, *, progressed: bool) -> None:  # noqa: A002  # the domain's word
-        """A container ended by itself, or could not be started."""
-        if not progressed:
-            self._failed_starts += 1
-        self._out_of_memory = exit.out_of_memory
-        if self._listener is not None:
-            self._listener.container_exited(exit)
-        self._update()
-
-    def finished_batches(self) -> int:
-        """Batches finished since the worker's start."""
-        return self._batches
-
-    def _update(self) -> None:
-        runners = self._runners.values()
-        reasons = [f"container `{runner.plan.name}` {runner.reason}" for runner in runners if runner.reason]
-        state = PodState(
-            running=all(runner.process is not None for runner in runners),
-            failed_starts=self._failed_starts,
-            out_of_memory=self._out_of_memory,
-            reason="; ".join(reasons),
-            backing_off=any(runner.backing_off for runner in runners),
-            cannot_start=any(runner.cannot_start for runner in runners),
-        )
-        if state != self._state:
-            self._state = state
-            if self._listener is not None and not self._stopping:
-                self._listener.pod_changed(state)
-
-    async def _supervise(self, runner: ContainerRunner) -> None:
-        try:
-            await runner.supervise()
-        except Exception as error:
-            log.exception("container `%s` is lost", runner.plan.name, extra=self._labels())
-            runner.kill()
-            runner.reason = f"is lost: {error}"
-            runner.tried.set()
-            self._update()
+        if launcher.sandbox is not None and await self._enters(launcher.pid, filled.variables):
+            inside = sandbox.entering(launcher.pid, words)
+        return await run(inside or words, filled.variables, launcher.working_directory, timeout)
 
     def _tell_of_namespace(self, uplink: Uplink) -> None:
         if uplink.missing:
@@ -215,7 +105,7 @@ class LocalPod:
             )
         return box
 
-    def _plan(self, container: Container, box: sandbox.Sandbox | None, guards: MemoryGuards) -> Plan:
+    def _launcher(self, container: Container, box: sandbox.Sandbox | None, guards: MemoryGuards) -> ProcessLauncher:
         spec, local = self._spec, self._spec.local
         if box is not None:
             paths = {"CORTEX_CLI_CONFIG_DIR": "/cortex/client"}
@@ -226,42 +116,19 @@ class LocalPod:
                 "CORTEX_MNT": str(self._directory / "mnt"),
             }
         limit = container.memory_bytes if container.HasField("memory_bytes") else None
-        return Plan(
+        return ProcessLauncher(
             name=container.name,
-            filled=environment.fill(spec, container, self._environ, paths),
+            filled=environment.fill(spec, container, environment.from_shell(self._environ), paths),
             working_directory=local.working_directory,
             sandbox=box,
             guard=lambda: guards.guard(container.name, limit),
-            output=ContainerOutput(
-                Path(local.log_directory, f"{container.name}.jsonl"),
-                spec.worker,
-                container.name,
-                self._labels()["labels"],
-            ),
         )
-
-    def _labels(self) -> dict[str, dict[str, str]]:
-        return labels(self._spec.api_name, self._spec.api_id, self._spec.job_id)
 
     async def _enters(self, pid: int, variables: Mapping[str, str]) -> bool:
         """Tries once whether this machine lets us into a container's namespaces."""
         if self._may_enter is None:
             trial = sandbox.entering(pid, ["/bin/sh", "-c", ":"])
-            self._may_enter = trial is not None and await _run(trial, variables, None, 10.0) == 0
+            self._may_enter = trial is not None and await run(trial, variables, None, 10.0) == 0
             if not self._may_enter:
                 log.warning("probes of kind `exec` run outside of their container's namespaces: nsenter does not work")
         return self._may_enter
-
-
-async def _run(command: list[str], variables: Mapping[str, str], directory: str | None, timeout: float) -> int:
-    """Run a command to its end without its output; ends it and raises TimeoutError when it takes too long."""
-    child = Child(command, variables, directory)
-    waiting = asyncio.ensure_future(child.wait())
-    try:
-        return await asyncio.wait_for(asyncio.shield(waiting), timeout)
-    finally:
-        # nsenter goes last: it has to reap what it put into the container's PID namespace, or the namespace lingers.
-        kill_descendants(child.pid)
-        await asyncio.wait([waiting], timeout=_PROBE_END_SECONDS)
-        child.signal_group(signal.SIGKILL)
-        await waiting

@@ -14,9 +14,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from services.dequeuer.pod.child import Child, readable
+from services.dequeuer.pod.container import CannotStart, Ended, Running
+from services.dequeuer.pod.environment import Filled, check_arguments
 from services.dequeuer.pod.memory import MemoryGuard
 from services.dequeuer.pod.sandbox import Sandbox
 from services.dequeuer.pod.tree import descendants
@@ -78,7 +81,62 @@ class ContainerProcess:
                 send()
 
 
-async def launch(
+@dataclass(slots=True)
+class ProcessLauncher:
+    """Starts a container's command as a process of this machine."""
+
+    name: str
+    filled: Filled
+    working_directory: str
+    sandbox: Sandbox | None
+    guard: Callable[[], MemoryGuard]
+    pid: int | None = None
+    """The first process of what was started; None once it has ended."""
+
+    async def launch(self, output_fd: int) -> Running:
+        """Start it. Raises `CannotStart` when its program is not there, OSError when the system refuses."""
+        command, variables = list(self.filled.command), self.filled.variables
+        hidden = self.sandbox is not None and bool(command) and self.sandbox.hides(command[0])
+        refused = why_not_startable(command, variables, self.working_directory, hidden)
+        if refused := refused or check_arguments(command, variables):
+            raise CannotStart(refused, for_good=True)
+        guard = self.guard()
+        try:
+            process = await _launch(command, variables, self.working_directory, self.sandbox, guard, output_fd)
+        except BaseException:
+            guard.close()
+            raise
+        self.pid = process.pid
+        return _Guarded(self, process, guard)
+
+
+@dataclass(frozen=True, slots=True)
+class _Guarded:
+    """A process whose memory is watched."""
+
+    launcher: ProcessLauncher
+    process: ContainerProcess
+    guard: MemoryGuard
+
+    async def wait(self) -> Ended:
+        process, guard = self.process, self.guard
+        watch = asyncio.create_task(guard.watch(process.pid, process.kill), name=f"memory of {self.launcher.name}")
+        try:
+            code, number = await process.wait()
+            return Ended(code, number, guard.evidence(number))
+        finally:
+            watch.cancel()
+            self.launcher.pid = None
+            guard.close()
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+async def _launch(
     command: list[str],
     variables: Mapping[str, str],
     working_directory: str,
