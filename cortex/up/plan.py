@@ -85,6 +85,7 @@ def local_system(
     input_roots: Sequence[Path] = (),
     gpus: str | None = None,
     ledger: str | None = None,
+    runtime: str | None = None,
 ) -> Plan:
     """Gateway, scheduler and collector on this machine.
 
@@ -112,6 +113,8 @@ def local_system(
     scheduler_environment = {"CORTEX_GRPC_ADDRESS": str(endpoints.grpc), "CORTEX_SCHEDULER_SOCKET": str(scheduler)}
     if input_roots:  # else what the environment says
         scheduler_environment["CORTEX_INPUT_ROOTS"] = os.pathsep.join(map(str, input_roots))
+    if runtime is not None:
+        scheduler_environment["CORTEX_WORKERS"] = runtime
     if gpus is not None:
         scheduler_environment["CORTEX_GPUS"] = gpus
     if ledger is not None:

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cortex.cli.told import safe
-from cortex.up import data_dir, plan, ports
+from cortex.up import containers, data_dir, plan, ports
 from cortex.up.errors import UpError
 from cortex.up.supervisor import Supervisor
 
@@ -31,6 +32,8 @@ class Options:
     """How many GPUs there are, or which; None for those that are found."""
     ledger: str | None = None
     """The URL of a PostgreSQL database for the ledger; None for what the environment says, else the data directory."""
+    runtime: str | None = None
+    """The container engine that runs workers' containers; None: they are processes."""
 
 
 def run(options: Options) -> bool:
@@ -43,6 +46,8 @@ def run(options: Options) -> bool:
     plan.check_installed()
     plan.check_gpus(options.gpus)
     plan.check_ledger(options.ledger)
+    if options.runtime is not None:
+        containers.check(options.runtime)
     input_roots = [plan.input_root(root) for root in options.input_roots]
     http, grpc = ports.resolve(options.host, options.port), ports.resolve(options.host, options.grpc_port)
     if not http.is_loopback and not options.insecure:
@@ -71,9 +76,24 @@ def run(options: Options) -> bool:
             input_roots=input_roots,
             gpus=options.gpus,
             ledger=options.ledger,
+            runtime=options.runtime,
         )
         ready_line = f"cortex is ready at http://{endpoints.http} (gRPC {endpoints.grpc})"
-        return asyncio.run(_supervise(system, ready_line, http_socket))
+        with _containers(options.runtime, directories.data):
+            return asyncio.run(_supervise(system, ready_line, http_socket))
+
+
+@contextlib.contextmanager
+def _containers(runtime: str | None, data: Path) -> Iterator[None]:
+    """None of the system's containers are there before, nor after."""
+    if runtime is None:
+        yield
+        return
+    containers.sweep(runtime, data)
+    try:
+        yield
+    finally:
+        containers.sweep(runtime, data)
 
 
 async def _supervise(system: plan.Plan, ready_line: str, http_socket: socket.socket) -> bool:

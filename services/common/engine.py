@@ -43,6 +43,7 @@ class ContainerPlan:
     name: str
     image: str
     command: Sequence[str]
+    """Replaces what the image would run; empty: that."""
     network: str
     """As `Engine.network_of` says it."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -72,6 +73,8 @@ class Engine:
         words += [f"--env={name}={value}" for name, value in plan.variables.items()]
         words += [f"--volume={outside}:{inside}:{mode}" for outside, inside, mode in plan.mounts]
         words += self._limits(plan.resources)
+        if not plan.command:
+            return [*words, plan.image]
         return [*words, f"--entrypoint={plan.command[0]}", plan.image, *plan.command[1:]]
 
     def _limits(self, resources: Resources) -> list[str]:
@@ -91,6 +94,14 @@ class Engine:
     def start(self, name: str) -> list[str]:
         """Run a container that was made; what it writes comes out here, and this ends when it has ended."""
         return [self.program, "start", "--attach", name]
+
+    def start_detached(self, name: str) -> list[str]:
+        """Run a container that was made, and return."""
+        return [self.program, "start", name]
+
+    def pid(self, name: str) -> list[str]:
+        """The pid of a container's first process."""
+        return [self.program, "container", "inspect", "--format", "{{.State.Pid}}", name]
 
     def inspect(self, name: str) -> list[str]:
         """JSON of how a container is."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.common.engine import ENGINES
 from services.common.lifecycle import LIFELINE_VARIABLE
 from services.common.settings import Environment, SettingsError
 
@@ -52,7 +53,7 @@ class Settings:
     metrics_address: str | None
     """HOST:PORT at which Prometheus finds the scheduler's series; None: nowhere."""
     workers: str
-    """What workers run as: `local`, processes of this machine; `kubernetes`, pods."""
+    """What workers run as: `local`, processes of this machine; `podman`, `docker`, its containers; `kubernetes`, pods."""
     kubernetes_settings: Path | None
     """The file that says how they run as pods: see `adapters/kubernetes_workers/settings.py`."""
     node_groups: frozenset[str] | None
@@ -82,7 +83,7 @@ class Settings:
             ledger=_database(env.optional(LEDGER_VARIABLE)),
             identity=env.text("CORTEX_POD_NAME", socket.gethostname()),
             metrics_address=env.optional("CORTEX_METRICS_ADDRESS"),
-            workers=env.choice("CORTEX_WORKERS", ("local", "kubernetes")),
+            workers=env.choice("CORTEX_WORKERS", ("local", *ENGINES, "kubernetes")),
             kubernetes_settings=_path(env.optional("CORTEX_KUBERNETES_SETTINGS")),
             node_groups=_names(env.optional("CORTEX_NODE_GROUPS")),
         )

@@ -6,8 +6,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from services.common.engine import ENGINES
 from services.common.settings import SettingsError
-from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings, Machine, find_machine
+from services.scheduler.adapters.local_workers import (
+    LocalWorkerDriver,
+    LocalWorkerSettings,
+    Machine,
+    check_user,
+    find_machine,
+)
 from services.scheduler.adapters.log_files import LogFiles
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.settings import Settings
@@ -66,6 +73,8 @@ async def _kubernetes(settings: Settings, environ: Mapping[str, str], ledger: Le
 
 
 async def _local(settings: Settings, environ: Mapping[str, str]) -> WorkerDriver:
+    if settings.workers in ENGINES:
+        check_user(settings.workers)
     machine = await asyncio.to_thread(find_machine, environ)
     log.info("to be shared out among workers: %s", machine)
     return LocalWorkerDriver(_local_settings(settings, machine), environ)
@@ -81,5 +90,6 @@ def _local_settings(settings: Settings, machine: Machine) -> LocalWorkerSettings
         collector_port=settings.collector_port,
         working_dir=settings.working_dir,
         lifeline_fd=settings.lifeline_fd,
+        engine=settings.workers if settings.workers in ENGINES else None,
         machine=machine,
     )

@@ -44,6 +44,11 @@ PORT = click.IntRange(0, 65535)
     metavar="N|LIST",
     help="The GPUs that workers share: how many (2), or which (0,3). Without it, those that this shell may use.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(["podman", "docker"]),
+    help="Run containers from their images, with this engine (needs root). Without it their commands are processes.",
+)
 def command(
     host: str,
     port: int,
@@ -53,6 +58,7 @@ def command(
     input_roots: tuple[Path, ...],
     ledger: str | None,
     gpus: str | None,
+    runtime: str | None,
 ) -> None:
     """Run the whole system on this machine.
 
@@ -62,5 +68,5 @@ def command(
     """
     from cortex.up.system import Options, run
 
-    if not run(Options(host, port, grpc_port, data_dir, insecure, input_roots, gpus, ledger)):
+    if not run(Options(host, port, grpc_port, data_dir, insecure, input_roots, gpus, ledger, runtime)):
         click.get_current_context().exit(INTERRUPTED)

@@ -53,6 +53,8 @@ _NOT_THERE = re.compile(r"not found|no such file or directory|permission denied|
 class EnginePod(ContainerGroup):
     """A `Pod` of containers. `environ` is what the engine's own program inherits."""
 
+    news_s = 2.0
+
     def __init__(self, spec: WorkerSpec, environ: Mapping[str, str]) -> None:
         super().__init__(spec)
         self._environ = unmarked(environ)
@@ -235,7 +237,7 @@ class EngineProcess:
             await asyncio.wait([self._carried], timeout=_LOOK_SECONDS)
         # What was said went to the container's output. Asked again, it says why here.
         launcher = self._launcher
-        again = await launcher.ask([launcher.engine.program, "start", self._name])
+        again = await launcher.ask(launcher.engine.start_detached(self._name))
         words = _last_line(again.stderr)
         await self._remove()
         reason = f"could not be started: {launcher.engine.program}: {words}"

@@ -22,13 +22,15 @@ from pathlib import Path
 from google.protobuf import json_format
 
 from cortex.batch.v1 import worker_spec_pb2 as pb
+from services.common.engine import JOB_LABEL, WORKER_LABEL
 from services.common.errors import Category, CortexError
 from services.common.lifecycle import LIFELINE_VARIABLE
 from services.scheduler.adapters.local_workers import namespaces
 from services.scheduler.adapters.local_workers.devices import Devices, Shares
 from services.scheduler.adapters.local_workers.directories import WorkerDirectories
-from services.scheduler.adapters.local_workers.ports import Ports
-from services.scheduler.adapters.local_workers.preparation import Prepared, prepare
+from services.scheduler.adapters.local_workers.engines import EngineHost
+from services.scheduler.adapters.local_workers.ports import PortChoice, Ports
+from services.scheduler.adapters.local_workers.preparation import Prepared, add_variables, prepare
 from services.scheduler.adapters.local_workers.processes import Watched, end_marked, start_time
 from services.scheduler.adapters.local_workers.settings import LocalWorkerSettings
 from services.scheduler.adapters.local_workers.uplink import Uplink
@@ -96,6 +98,7 @@ class LocalWorkerDriver:
         self._directories = WorkerDirectories(settings.data_dir)
         self._ports = Ports()
         self._devices = Devices(settings.machine)
+        self._host = EngineHost(settings.engine, str(settings.data_dir), environ) if settings.engine else None
         self._live: dict[str, _Live] = {}
         self._callback: Callable[[WorkerExit], None] | None = None
         self._tell_health: Callable[[str, Health], None] = lambda worker_id, health: None
@@ -131,6 +134,8 @@ class LocalWorkerDriver:
             return await self._start(config, api, job, worker, token, shares)
         except BaseException as error:
             self._let_go(worker.worker_id)
+            if self._host is not None:
+                await self._host.sweep(WORKER_LABEL, worker.worker_id)
             if not isinstance(error, (OSError, ValueError)):
                 raise
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -140,16 +145,13 @@ class LocalWorkerDriver:
     async def _start(
         self, config: ApiConfig, api: ApiVersion, job: JobRecord, worker: WorkerRecord, token: str, shares: Shares
     ) -> WorkerRecord:
-        choice = await self._ports.choose(
-            worker.worker_id, config.pod.port, probe_ports(config), follows=mentions_port(config)
-        )
-        prefix = await asyncio.to_thread(_namespace, choice.fixed) if choice.namespace else []
-        told = {each.name: self._devices.variables(each, shares) for each in config.pod.containers}
-        prepared = prepare(
-            self._settings, self._directories, self._environ, config, api, job, worker, choice, token, told
-        )
+        choice, prefix, infra = await self._network(config, worker.worker_id)
+        prepared = prepare(self._settings, self._directories, self._environ, config, api, job, worker, choice, token)
+        self._hand_over(config, shares, prepared.spec)
+        if infra:
+            prepared.spec.local.engine.infra = infra
         with _uplink(prepared.spec) as uplink:
-            await _to_its_end(asyncio.to_thread(self._make_files, prepared))
+            await asyncio.to_thread(self._make_files, prepared)
             pid = self._spawn(prepared.spec, prefix)
             if uplink is not None:
                 self._attach(uplink, pid, prepared.spec)
@@ -158,6 +160,34 @@ class LocalWorkerDriver:
         record = replace(worker, pid=pid, started=started, detail=detail.text())
         self._watch(record, pid, started)
         return record
+
+    async def _network(self, config: ApiConfig, worker_id: str) -> tuple[PortChoice, list[str], str]:
+        """Where a worker listens, what to put in front of its dequeuer's command, and docker's name for its network."""
+        if self._host is not None:
+            await self._host.fetch(
+                [container.image for container in config.pod.containers], partial(self._no_image, worker_id)
+            )
+            prefix, infra = await self._host.enter(worker_id)
+            ports = frozenset(probe_ports(config)) | {config.pod.port}
+            return PortChoice(config.pod.port, ports, namespace=True), prefix, infra
+        choice = await self._ports.choose(
+            worker_id, config.pod.port, probe_ports(config), follows=mentions_port(config)
+        )
+        return choice, await asyncio.to_thread(_namespace, choice.fixed) if choice.namespace else [], ""
+
+    def _hand_over(self, config: ApiConfig, shares: Shares, spec: pb.WorkerSpec) -> None:
+        """Tell each container which devices are its own."""
+        for container, message in zip(config.pod.containers, spec.containers, strict=True):
+            share = shares.of.get(container.name, ())
+            if self._host is None:
+                add_variables(message, self._devices.variables(container, shares))
+            elif shares.key == "gpu":
+                message.gpus.extend(share)
+            else:
+                message.chips.extend(share)
+
+    def _no_image(self, worker_id: str, reason: str) -> None:
+        self._tell_health(worker_id, Health(Phase.ERR_IMAGE_PULL, reason))
 
     def _queued(self, worker_id: str, reason: str) -> None:
         self._tell_health(worker_id, Health(Phase.PENDING, reason, queued=True))
@@ -180,7 +210,7 @@ class LocalWorkerDriver:
                 self._ports.remember(worker.worker_id, frozenset(detail.ports))
                 self._devices.remember(worker.worker_id, detail.shares)
                 return True
-        await _end_all_of(worker.worker_id)
+        await self._end_all_of(worker.worker_id)
         return False
 
     async def kill(self, worker: WorkerRecord) -> None:
@@ -211,7 +241,16 @@ class LocalWorkerDriver:
         await asyncio.to_thread(
             end_marked, lambda environ: any(environ.get(name, "").startswith(inside) for name in names)
         )
+        if self._host is not None:
+            await self._host.sweep(JOB_LABEL, job_id)
         await asyncio.to_thread(self._directories.remove, job_id)
+
+    async def _end_all_of(self, worker_id: str) -> None:
+        found = await asyncio.to_thread(end_marked, lambda environ: environ.get(WORKER_ID_VARIABLE) == worker_id)
+        if found:
+            log.info("ended %d processes of worker %s, whose dequeuer is gone", found, worker_id)
+        if self._host is not None:
+            await self._host.sweep(WORKER_LABEL, worker_id)
 
     def _make_files(self, prepared: Prepared) -> None:
         spec = prepared.spec
@@ -264,7 +303,7 @@ class LocalWorkerDriver:
     async def _finish(self, worker: WorkerRecord, status: int | None) -> None:
         """The dequeuer is gone: see to the rest, then tell."""
         try:
-            await _end_all_of(worker.worker_id)
+            await self._end_all_of(worker.worker_id)
         finally:
             live = self._live.pop(worker.worker_id)
             self._let_go(worker.worker_id)
@@ -284,17 +323,11 @@ async def _to_its_end(work: Coroutine[None, None, None]) -> None:
         raise
 
 
-async def _end_all_of(worker_id: str) -> None:
-    found = await asyncio.to_thread(end_marked, lambda environ: environ.get(WORKER_ID_VARIABLE) == worker_id)
-    if found:
-        log.info("ended %d processes of worker %s, whose dequeuer is gone", found, worker_id)
-
-
 @contextmanager
 def _uplink(spec: pb.WorkerSpec) -> Iterator[Uplink | None]:
     """An uplink that the worker knows, while it is being started; None where it needs none or can have none."""
     try:
-        uplink = Uplink() if spec.local.network_namespace else None
+        uplink = Uplink() if spec.local.network_namespace and not spec.local.engine.infra else None
     except FileNotFoundError:
         uplink = None
     if uplink is None:

@@ -22,6 +22,11 @@ from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import WorkerRecord
 
+CHAINING_HOST = "ingressgateway-operator.istio-system.svc.cluster.local"
+"""The name by which containers submit jobs of their own, as in a cluster, where it is a Service on port 80."""
+
+CHAINING_PORT = 80
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65_535
 
@@ -44,12 +49,8 @@ def prepare(
     worker: WorkerRecord,
     choice: PortChoice,
     token: str,
-    devices: Mapping[str, Mapping[str, str]],
 ) -> Prepared:
-    """Put it together. `environ` is the environment that containers inherit.
-
-    `devices`: by container, the variables that tell which devices are its own, where its `env` does not.
-    """
+    """Put it together, but for devices. `environ` is the environment that containers inherit."""
     endpoint, collector_port = settings.public_url, settings.collector_port
     relays = []
     if choice.namespace:
@@ -59,6 +60,9 @@ def prepare(
             endpoint = f"http://127.0.0.1:{inside}"
             relays.append(pb.Relay(port=inside, unix_socket=settings.http_socket))
             used.add(inside)
+            if settings.engine is not None and CHAINING_PORT not in used:
+                relays.append(pb.Relay(port=CHAINING_PORT, unix_socket=settings.http_socket))
+                used.add(CHAINING_PORT)
         if settings.collector_socket is not None and collector_port:
             collector_port = _unused(collector_port, used)
             relays.append(pb.Relay(port=collector_port, unix_socket=settings.collector_socket))
@@ -66,8 +70,6 @@ def prepare(
             collector_port = 0
     telemetry = _telemetry(collector_port, environ)
     spec = worker_spec(config, api, job.spec, worker, choice.port, telemetry)
-    for container in spec.containers:
-        _add_variables(container, devices.get(container.name, {}))
     spec.token = token
     spec.scheduler_address = settings.scheduler_address
     spec.orphan_seconds = settings.orphan_seconds
@@ -75,18 +77,33 @@ def prepare(
         pb.LocalRuntime(
             directory=str(directories.worker(worker.job_id, worker.slot)),
             log_directory=str(directories.logs(api.name, worker.job_id, worker.slot)),
-            mount_namespace=sys.platform == "linux",
+            mount_namespace=sys.platform == "linux" and settings.engine is None,
             network_namespace=choice.namespace,
             relays=relays,
             lifeline_fd=settings.lifeline_fd,
             stop_grace_seconds=settings.stop_grace_seconds,
-            working_directory=_working_directory(config, settings.working_dir),
+            working_directory=_working_directory(config, settings.working_dir) if settings.engine is None else "",
         )
     )
+    if settings.engine is not None:
+        _add_engine(spec, config, settings.engine, str(settings.data_dir))
     return Prepared(spec, endpoint)
 
 
-def _add_variables(container: pb.Container, variables: Mapping[str, str]) -> None:
+def _add_engine(spec: pb.WorkerSpec, config: ApiConfig, program: str, system: str) -> None:
+    """What containers of an engine need beside what processes do."""
+    chains = any(relay.port == CHAINING_PORT for relay in spec.local.relays)
+    names = [CHAINING_HOST] if chains else []
+    engine = pb.EngineRuntime(program=program, system=system, host_names=names)
+    spec.local.engine.CopyFrom(engine)
+    for container, message in zip(config.pod.containers, spec.containers, strict=True):
+        compute = container.compute
+        message.cpu_millis = compute.cpu.milli if compute.cpu is not None else 0
+        if compute.shm is not None:
+            message.shm_bytes = compute.shm.whole
+
+
+def add_variables(container: pb.Container, variables: Mapping[str, str]) -> None:
     """In front of its own, which may refer to them and may replace them."""
     own = list(container.env)
     del container.env[:]

@@ -27,6 +27,8 @@ class LocalWorkerSettings:
     """Where containers run whose API file's own directory is not known."""
     lifeline_fd: int | None
     """Inherited by every dequeuer; see `services.common.lifecycle`."""
+    engine: str | None = None
+    """The program of a container engine that runs the containers from their images; None: they are processes."""
     machine: Machine = field(default_factory=Machine)
     """The devices that workers share."""
     orphan_seconds: float = 60.0
