@@ -53,7 +53,7 @@ class Settings:
     metrics_address: str | None
     """HOST:PORT at which Prometheus finds the scheduler's series; None: nowhere."""
     workers: str
-    """What workers run as: `local`, processes of this machine; `podman`, `docker`, its containers; `kubernetes`, pods."""
+    """What workers run as: `local`, processes of this machine; an engine, its containers; `kubernetes`, pods."""
     kubernetes_settings: Path | None
     """The file that says how they run as pods: see `adapters/kubernetes_workers/settings.py`."""
     node_groups: frozenset[str] | None
