@@ -25,7 +25,17 @@ IMAGE = "localhost/cortex-tests:1"
 PYTHON = os.path.realpath(sys.executable)
 """Where Python is in the image."""
 
-PROGRAMS = ("/bin/sh", "/bin/cat", "/bin/chmod", "/bin/df", "/bin/grep", "/bin/ls", "/bin/mkdir", "/bin/sleep", "/bin/touch")
+PROGRAMS = (
+    "/bin/sh",
+    "/bin/cat",
+    "/bin/chmod",
+    "/bin/df",
+    "/bin/grep",
+    "/bin/ls",
+    "/bin/mkdir",
+    "/bin/sleep",
+    "/bin/touch",
+)
 _LEFT_OUT = re.compile(r"/(site-packages|dist-packages|test|tests|idlelib|tkinter|ensurepip|config-[^/]*)(/|$)")
 
 
