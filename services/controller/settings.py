@@ -19,6 +19,8 @@ class Settings:
     """CORTEX_HEALTH_ADDRESS: HOST:PORT of the gRPC health service; port 0 picks one."""
     lease: str | None
     """CORTEX_LEASE: the Lease by which one of several replicas is elected; None: there is one alone."""
+    lease_seconds: int
+    """CORTEX_LEASE_SECONDS: a leader that says nothing leads for so long; then another one may."""
     identity: str
     """CORTEX_POD_NAME: who we are among them; the host's name when not given."""
     log_level: str
@@ -35,6 +37,7 @@ class Settings:
             all_namespaces=environment.flag("CORTEX_ALL_NAMESPACES"),
             health_address=environment.text("CORTEX_HEALTH_ADDRESS", "127.0.0.1:8890"),
             lease=environment.optional("CORTEX_LEASE"),
+            lease_seconds=max(1, environment.integer("CORTEX_LEASE_SECONDS", 10)),
             identity=environment.text("CORTEX_POD_NAME", socket.gethostname()),
             log_level=environment.text("CORTEX_LOG_LEVEL", "INFO"),
             lifeline_fd=environment.integer(LIFELINE_VARIABLE, 0) if lifeline else None,

@@ -38,7 +38,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
         if settings.lease is None:
             await _lead(settings, telemetry, health, stop)
         else:
-            async with leadership(os.environ, settings.lease, settings.identity, stop) as leads:
+            name, seconds = settings.identity, settings.lease_seconds
+            async with leadership(os.environ, settings.lease, name, seconds, stop) as leads:
                 if leads:
                     await _lead(settings, telemetry, health, stop)
     finally:

@@ -48,6 +48,8 @@ class Settings:
     """The URL of a PostgreSQL database that holds the ledger; None: a file in the data directory."""
     lease: str | None
     """The Lease by which one of several replicas is elected; None: there is one alone, and it leads."""
+    lease_seconds: int
+    """A leader that says nothing leads for so long; then another one may."""
     identity: str
     """Who we are among them: the pod's name."""
     metrics_address: str | None
@@ -81,6 +83,7 @@ class Settings:
             drain_seconds=env.seconds("CORTEX_DRAIN", 7.0),
             lease=env.optional("CORTEX_LEASE"),
             ledger=_database(env.optional(LEDGER_VARIABLE)),
+            lease_seconds=max(1, env.integer("CORTEX_LEASE_SECONDS", 10)),
             identity=env.text("CORTEX_POD_NAME", socket.gethostname()),
             metrics_address=env.optional("CORTEX_METRICS_ADDRESS"),
             workers=env.choice("CORTEX_WORKERS", ("local", *ENGINES, "kubernetes")),

@@ -105,7 +105,7 @@ async def _stand_by(settings: Settings, lease: str, environ: Mapping[str, str], 
     await server.start()
     log.info("serving health on port %d", server.port)
     try:
-        async with leadership(environ, lease, settings.identity, stop) as leads:
+        async with leadership(environ, lease, settings.identity, settings.lease_seconds, stop) as leads:
             if leads:
                 await _lead(settings, environ, observed, stop, server)
     finally:

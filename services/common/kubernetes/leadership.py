@@ -18,15 +18,17 @@ async def leadership(
     environ: Mapping[str, str],
     name: str,
     identity: str,
+    seconds: int,
     stop: Stop,
     deposed: Callable[[str], None] = end_at_once,
 ) -> AsyncIterator[bool]:
     """Wait until this replica leads; it does as long as the context lasts. False when it was told to stop before.
 
-    `name` is the Lease's, `identity` ours. `deposed` is called, with the reason, when the lease is lost.
+    `name` is the Lease's, `identity` ours, `seconds` how long a leader that says nothing still leads. `deposed` is
+    called, with the reason, when the lease is lost.
     """
     cluster = await Cluster.connect(environ)
-    lease = Lease(cluster, name, identity)
+    lease = Lease(cluster, name, identity, seconds)
     try:
         if not await _acquired(lease, stop):
             yield False

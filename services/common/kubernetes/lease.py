@@ -1,12 +1,13 @@
 """Electing one of several by a Lease.
 
-The holder renews the Lease every `RENEW_SECONDS`. Who wants it looks once a second, and takes it when nobody holds it,
-or when its record has not changed for as long as its holder said: counted from when *we* saw it change, on our own
-steady clock. What time it is does not matter, so clocks that differ do no harm; only their pace counts. Every write
-carries the `resourceVersion` that was read, so of two who take it at once one is refused.
+The holder renews the Lease five times in its duration. Who wants it looks twice as often, and takes it when nobody
+holds it, or when its record has not changed for as long as its holder said: counted from when *we* saw it change, on
+our own steady clock. What time it is does not matter, so clocks that differ do no harm; only their pace counts. Every
+write carries the `resourceVersion` that was read, so of two who take it at once one is refused.
 
-The holder counts from *before* it sent its last renewal that succeeded, and gives up `MARGIN_SECONDS` before anybody
-else may take it. A process that was stopped for longer finds that its time is over before it does anything else.
+The holder counts from *before* it sent its last renewal that succeeded, and gives up a tenth of the duration before
+anybody else may take it. A process that was stopped for longer finds that its time is over before it does anything
+else.
 """
 
 import asyncio
@@ -25,10 +26,6 @@ from services.common.kubernetes.resources import LEASES
 log = logging.getLogger(__name__)
 
 DURATION_SECONDS = 10
-RENEW_SECONDS = 2.0
-LOOK_SECONDS = 1.0
-MARGIN_SECONDS = 1.0
-REQUEST_SECONDS = 3.0
 LOST = "lease.lost"
 
 
@@ -43,8 +40,14 @@ class _Observed:
 class Lease:
     """One candidate's view of a Lease."""
 
-    def __init__(self, cluster: Cluster, name: str, identity: str) -> None:
-        """`identity` is the candidate's alone; who comes back under it has the Lease again at once."""
+    def __init__(self, cluster: Cluster, name: str, identity: str, seconds: int = DURATION_SECONDS) -> None:
+        """`identity` is the candidate's alone; who comes back under it has the Lease again at once.
+
+        `seconds` is how long the Lease is ours after a renewal.
+        """
+        self._seconds = seconds
+        self._renew, self._look, self._patience = seconds / 5, seconds / 10, seconds * 0.3
+        self._usable = seconds * 0.9
         self._cluster = cluster
         self._name = name
         self._identity = identity
@@ -56,7 +59,7 @@ class Lease:
         told = ""
         while True:
             try:
-                async with asyncio.timeout(REQUEST_SECONDS):
+                async with asyncio.timeout(self._patience):
                     if await self._try():
                         log.info("%s holds the lease %s", self._identity, self._name)
                         return
@@ -65,39 +68,41 @@ class Lease:
                     log.info("standing by: %s holds the lease %s", holder, self._name)
                     told = holder
             except TimeoutError:
-                log.warning("no answer from Kubernetes about the lease %s in %g s", self._name, REQUEST_SECONDS)
+                log.warning("no answer from Kubernetes about the lease %s in %g s", self._name, self._patience)
             except CortexError as error:
                 log.warning("cannot get the lease %s: %s", self._name, error.message)
-            await asyncio.sleep(_jittered(LOOK_SECONDS))
+            await asyncio.sleep(_jittered(self._look))
 
     async def keep(self) -> None:
         """Renew it for ever. Raises `CortexError` (`lease.lost`) when it is somebody else's, or may soon be."""
-        until = self._renewed + DURATION_SECONDS - MARGIN_SECONDS
-        pause = RENEW_SECONDS
+        pause = self._renew
         while True:
-            await asyncio.sleep(max(0.0, min(_jittered(pause), until - time.monotonic())))
-            if time.monotonic() >= until:
-                raise self._lost(f"it could not be renewed for {DURATION_SECONDS - MARGIN_SECONDS:g} s")
-            pause = LOOK_SECONDS
-            try:
-                async with asyncio.timeout(min(REQUEST_SECONDS, until - time.monotonic())):
-                    if not await self._try():
-                        raise self._lost(f"{self._holder()} holds it")
-            except TimeoutError:
-                log.warning("no answer from Kubernetes about the lease %s; trying again", self._name)
-                continue
-            except CortexError as error:
-                if error.kind == LOST:
-                    raise
-                log.warning("cannot renew the lease %s: %s; trying again", self._name, error.message)
-                continue
-            until = self._renewed + DURATION_SECONDS - MARGIN_SECONDS
-            pause = RENEW_SECONDS
+            await asyncio.sleep(max(0.0, min(_jittered(pause), self._left())))
+            if self._left() <= 0:
+                raise self._lost(f"it could not be renewed for {self._usable:g} s")
+            pause = self._renew if await self._renew_once() else self._look
+
+    def _left(self) -> float:
+        return self._renewed + self._usable - time.monotonic()
+
+    async def _renew_once(self) -> bool:
+        try:
+            async with asyncio.timeout(min(self._patience, self._left())):
+                ours = await self._try()
+        except TimeoutError:
+            log.warning("no answer from Kubernetes about the lease %s; trying again", self._name)
+            return False
+        except CortexError as error:
+            log.warning("cannot renew the lease %s: %s; trying again", self._name, error.message)
+            return False
+        if not ours:
+            raise self._lost(f"{self._holder()} holds it")
+        return True
 
     async def release(self) -> None:
         """Let the next one have it at once. Does what it can: who is away comes after its time."""
         with suppress(CortexError, TimeoutError):
-            async with asyncio.timeout(REQUEST_SECONDS):
+            async with asyncio.timeout(self._patience):
                 found = await self._cluster.get(LEASES, self._cluster.namespace, self._name)
                 if found is not None and found["spec"].get("holderIdentity") == self._identity:
                     found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
@@ -125,7 +130,7 @@ class Lease:
 
     def _record(self, before: Object) -> Object:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        record: Object = {"holderIdentity": self._identity, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": now}
+        record: Object = {"holderIdentity": self._identity, "leaseDurationSeconds": self._seconds, "renewTime": now}
         if before.get("holderIdentity") != self._identity:
             transitions = int(before.get("leaseTransitions") or 0) + 1 if before else 0
             record |= {"acquireTime": now, "leaseTransitions": transitions}
