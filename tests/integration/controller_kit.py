@@ -112,7 +112,7 @@ class Resources:
     async def _until(self, resource: Resource, name: str, namespace: str, holds: Callable[[Object], Any]) -> Object:
         now: Object = {}
         try:
-            async with asyncio.timeout(SECONDS), aclosing(follow(self.cluster, resource, namespace)) as all_news:  # type: ignore[type-var]  # an asynchronous generator
+            async with asyncio.timeout(SECONDS), aclosing(follow(self.cluster, resource, namespace)) as all_news:
                 async for news in all_news:
                     if isinstance(news, Followed):
                         now = next((each for each in news.objects if each["metadata"]["name"] == name), {})
