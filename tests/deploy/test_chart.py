@@ -92,7 +92,8 @@ def test_two_schedulers_stand_by_for_each_other_and_drains_take_one_at_a_time() 
 
 def environment(pod: Json) -> dict[str, str]:
     """What a pod's main container finds, with something for what comes from elsewhere."""
-    return {one["name"]: one.get("value", "from-elsewhere") for one in pod["containers"][0]["env"]}
+    elsewhere = {"CORTEX_LEDGER": CLOSED["ledger"]["url"], "CORTEX_POD_NAME": "pod-1"}
+    return {one["name"]: one.get("value") or elsewhere[one["name"]] for one in pod["containers"][0]["env"]}
 
 
 def test_every_service_understands_its_environment(rendered: list[Json]) -> None:
@@ -117,15 +118,30 @@ def test_the_url_that_chained_jobs_use_leads_to_the_edge() -> None:
     assert "ingressgateway-operator" not in objects(render(CLOSED, {"chaining": {"enabled": False}}), "Service")
 
 
-def test_workers_reach_scheduler_edge_traces_and_dns_and_nobody_reaches_them() -> None:
-    policies = objects(render(CLOSED, {"networkPolicy": {"workerEgress": []}}), "NetworkPolicy")
-    worker = policies["cortex-cortex-batch-worker"]["spec"]
+@pytest.mark.parametrize(("way", "ports"), [("edge", [4317, 8080]), ("scheduler", [4317, 8080, 8889])])
+def test_workers_reach_what_their_work_needs_and_nobody_reaches_them(way: str, ports: list[int]) -> None:
+    rendered = render(CLOSED, {"networkPolicy": {"workerEgress": []}, "workers": {"connect": way}})
+    policies = {name.rsplit("-", 1)[1]: one["spec"] for name, one in objects(rendered, "NetworkPolicy").items()}
+    worker = policies["worker"]
     assert "ingress" not in worker
     assert "Ingress" in worker["policyTypes"]
-    assert [port["port"] for rule in worker["egress"] for port in rule["ports"]] == [53, 53, 4317, 8080, 8889]
-    gateway = policies["cortex-cortex-batch-gateway"]["spec"]["ingress"]
-    selectors = [peer["podSelector"]["matchLabels"] for rule in gateway for peer in rule["from"]]
-    assert [labels["app.kubernetes.io/component"] for labels in selectors] == ["edge"]
+    dns, *rules = worker["egress"]
+    assert [port["port"] for port in dns["ports"]] == [53, 53]
+    assert [port["port"] for rule in rules for port in rule["ports"]] == ports
+    assert (8889 in ports) == any("namespaceSelector" in peer for peer in callers(policies["scheduler"], 8889))
+
+
+def test_only_the_edge_reaches_the_gateway() -> None:
+    policy = objects(render(CLOSED), "NetworkPolicy")["cortex-cortex-batch-gateway"]["spec"]
+    (peer,) = callers(policy, 8888)
+    assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "edge"
+
+
+def callers(policy: Json, port: int) -> list[Json]:
+    """Who may reach a port."""
+    return [
+        peer for rule in policy["ingress"] if port in [one["port"] for one in rule["ports"]] for peer in rule["from"]
+    ]
 
 
 def test_images_can_be_named_by_digest_or_tag_and_come_from_one_registry() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from services.common.channels import has_replicas
 from services.gateway.envoy import bootstrap
 from services.gateway.envoy import settings as edge_settings
 from services.scheduler.adapters.kubernetes_workers.settings import load_settings
@@ -23,13 +24,29 @@ def test_the_driver_and_the_edge_understand_what_they_are_told(rendered: list[Js
     bootstrap.document(edge)
     services = objects(rendered, "Service")
     for host, port in (
-        (driver.scheduler_address.removeprefix("dns:///").split(":")[0], 8889),
+        _host_and_port(driver.scheduler_address),
         (driver.public_url.removeprefix("http://"), 80),
         *((address.host, address.port) for address in (*edge.gateway, *edge.scheduler)),
     ):
         name, namespace, *rest = host.split(".")
         assert (namespace, rest) == (NAMESPACE, ["svc", "cluster", "local"])
         assert port in [one["port"] for one in services[name]["spec"]["ports"]], f"{host} does not listen at {port}"
+
+
+def _host_and_port(target: str) -> tuple[str, int]:
+    host, port = target.removeprefix("dns:///").rsplit(":", 1)
+    return host, int(port)
+
+
+def test_workers_find_the_leader_by_the_edge_or_by_themselves(tmp_path: Path) -> None:
+    def address(way: str) -> str:
+        data = objects(render(CLOSED, {"workers": {"connect": way}}), "ConfigMap")["cortex-cortex-batch-scheduler"]
+        file = tmp_path / "settings.yaml"
+        file.write_text(data["data"]["kubernetes.yaml"])
+        return load_settings(file).scheduler_address
+
+    assert not has_replicas(address("edge")), "the edge answers no questions about leaders"
+    assert has_replicas(address("scheduler"))
 
 
 def test_the_edge_is_closed_unless_values_open_it() -> None:

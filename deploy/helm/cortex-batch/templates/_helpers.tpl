@@ -97,6 +97,14 @@ securityContext:
 {{- define "cortex.schedulerAddress" -}}
 dns:///{{ include "cortex.host" (dict "root" . "component" "scheduler") }}:8889
 {{- end }}
+{{/* As workers reach it. The edge finds the replica that leads; without `dns:///` nobody else looks for it. */}}
+{{- define "cortex.workersSchedulerAddress" -}}
+{{- if eq .Values.workers.connect "edge" -}}
+{{ include "cortex.host" (dict "root" . "component" "edge-in-cluster") }}:80
+{{- else -}}
+{{ include "cortex.schedulerAddress" . }}
+{{- end -}}
+{{- end }}
 {{- define "cortex.inClusterUrl" -}}
 http://{{ include "cortex.host" (dict "root" . "component" "edge-in-cluster") }}
 {{- end }}
