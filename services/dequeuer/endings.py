@@ -90,7 +90,7 @@ class Endings:
         if not self._in_pod:
             return ending
         ours_s = max(0.0, self._pod.termination_seconds - self._pod.stop_seconds)
-        record_s, goodbye_s = min(TERM_STOP_S, ours_s / 4), min(GOODBYE_S, ours_s / 8)
+        record_s, goodbye_s = max(0.5, min(TERM_STOP_S, ours_s / 4)), max(0.25, min(GOODBYE_S, ours_s / 8))
         drain_s = max(0.0, ours_s - record_s - goodbye_s - LAST_SPANS_S)
         return replace(ending, drain_s=drain_s, record_s=record_s, goodbye_s=goodbye_s, code=EXIT_REPLACED)
 

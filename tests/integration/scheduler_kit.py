@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -26,7 +26,7 @@ from services.scheduler.domain.model.worker import ContainerState, Health, Worke
 from services.scheduler.settings import Settings
 from services.scheduler.usecases.ports.dead_letters import DeadLetterQueues
 from services.scheduler.usecases.ports.objects import ObjectStore
-from services.scheduler.usecases.ports.workers import WorkerExit
+from services.scheduler.usecases.ports.workers import WorkerDriver, WorkerExit
 from services.scheduler.wiring import Observed, Scheduler
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def settings(directory: Path, *, grace_seconds: float = 30.0, deadline_seconds: 
 @asynccontextmanager
 async def scheduler(
     directory: Path,
-    driver: ScriptedDriver,
+    driver: WorkerDriver,
     *,
     grace_seconds: float = 30.0,
     deadline_seconds: float = 60.0,
@@ -317,7 +317,8 @@ async def scheduler(
     channel = grpc.aio.insecure_channel(f"unix:{socket}")
     try:
         await asyncio.wait_for(channel.channel_ready(), 10)
-        yield Kit(driver, batch_service_pb2_grpc.BatchServiceStub(channel), channel, f"unix:{socket}", ledger)
+        batch = batch_service_pb2_grpc.BatchServiceStub(channel)
+        yield Kit(cast("ScriptedDriver", driver), batch, channel, f"unix:{socket}", ledger)
     finally:
         await channel.close()
         stop.set()
