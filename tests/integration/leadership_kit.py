@@ -133,7 +133,7 @@ async def replicas(directory: Path, kubeconfig: Path, **more: str) -> "AsyncIter
         "CORTEX_DATA_DIR": str(directory / "data"),
         "CORTEX_LEASE": "scheduler",
         "CORTEX_LEASE_SECONDS": str(LEASE_SECONDS),
-        "CORTEX_RECONNECT_GRACE": "1",
+        "CORTEX_RECONNECT_GRACE": "8",
         **more,
     }
     first = await Replica.start("first", environ)

@@ -119,7 +119,8 @@ async def test_the_standby_answers_for_its_health_alone_and_leads_when_the_leade
         await second.leads()
         async for answer in second.batch.WatchJob(watching):
             job = answer.job
-        assert (job.status, job.batch_counts.succeeded, job.batch_counts.failed) == (Job.STATUS_SUCCEEDED, 300, 0)
+        counts = (job.batch_counts.succeeded, job.batch_counts.failed)
+        assert (job.status, counts) == (Job.STATUS_SUCCEEDED, (300, 0)), f"{job.reason}\n{''.join(second.log)}"
 
 
 async def test_a_leader_that_ends_hands_over_at_once(tmp_path: Path) -> None:
