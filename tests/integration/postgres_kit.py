@@ -10,7 +10,6 @@ installed: then it runs from a copy.
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -73,11 +72,7 @@ class Postgres:
     def stop(self) -> None:
         """Make sure that it is gone."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGQUIT)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
-            if self.process.poll() is None:
-                self.kill()
+            self.kill()
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run a statement as superuser."""

@@ -23,6 +23,9 @@ T = TypeVar("T")
 READERS = 2
 """As for SQLite: one read that is long leaves the other for dispatch."""
 
+ENDS, END_SECONDS = 5, 1.0
+"""How often a rival's session is ended, which may be just coming back, and how long it has for it."""
+
 _NOT_COMPRESSED = (("input", "bytes"), ("kept_items", "bytes"), ("replies", "bytes"))
 """Ranges of these are read, which costs the whole where it is compressed."""
 
@@ -50,14 +53,14 @@ class PostgresEngine:
             raise explain(error, self._address) from error
 
     def _become_the_writer(self, raw: Raw) -> None:
-        if self._take_over:
+        for _ in range(ENDS if self._take_over else 0):
             session.end_holders(raw)
-        try:
-            session.lock(raw)
-        except psycopg.errors.LockNotAvailable as error:
+            if session.lock(raw, END_SECONDS):
+                return
+        if not session.lock(raw):
             who = session.holder(raw)
             message = f"another scheduler ({who}) uses the ledger {self._address}: end it, or choose another database"
-            raise CortexError("ledger.in_use", message, Category.CONFLICT) from error
+            raise CortexError("ledger.in_use", message, Category.CONFLICT)
 
     def _prepare(self, raw: Raw) -> Identity:
         (encoding,) = raw.execute(b"SHOW server_encoding").fetchone() or ("",)

@@ -10,6 +10,9 @@ import psycopg
 
 from services.scheduler.adapters.ledger.postgresql.connection import Raw
 
+WAIT_SECONDS = 5.0
+"""How long a session that is about to end may still hold the lock."""
+
 _LOCK = b"SELECT pg_advisory_lock(1128418353)"  # "CBL1"
 _HOLDERS = (
     b"FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND objid = 1128418353 AND granted"
@@ -30,9 +33,16 @@ def of(raw: Raw) -> Session:
     return Session(*found.fetchall()[0])
 
 
-def lock(raw: Raw) -> None:
-    """Become the holder. Raises psycopg's `LockNotAvailable` when another one does not let go within `lock_timeout`."""
-    raw.execute(_LOCK)
+def lock(raw: Raw, seconds: float | None = None) -> bool:
+    """Become the holder; False when another one does not let go so long, usually WAIT_SECONDS."""
+    milliseconds = int(1000 * (WAIT_SECONDS if seconds is None else seconds))
+    try:
+        with raw.transaction():
+            raw.execute(f"SET LOCAL lock_timeout = {milliseconds}".encode())
+            raw.execute(_LOCK)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def holder(raw: Raw) -> str:

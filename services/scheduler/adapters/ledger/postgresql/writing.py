@@ -136,13 +136,17 @@ class PostgresWriting:
         try:
             self._see_that_it_is_ours(raw.execute(_GENERATION).fetchone())  # else the lock is another's
             session.end(raw, self._session)
-            session.lock(raw)
+            self._lock(raw)
             row = self._see_that_it_is_ours(raw.execute(_LAST).fetchone())
             self._session, self._committed = session.of(raw), row[1]
         except BaseException:
             raw.close()
             raise
         return raw
+
+    def _lock(self, raw: Raw) -> None:
+        if not session.lock(raw):  # somebody is about to depose this one, or an ending session takes its time
+            raise unavailable(self._address, "another session has it open")
 
     def _see_that_it_is_ours(self, row: tuple[int, ...] | None) -> tuple[int, ...]:
         """The row, which begins with the generation. Raises `CannotWriteError` when that is not ours."""
