@@ -204,6 +204,23 @@ def test_keys_are_fetched_from_the_issuer(running: System, issuer: Issuer, tls: 
             assert urllib3.request("GET", f"{front.url}/get", retries=False).status == 401
 
 
+def test_while_they_cannot_be_fetched_the_token_is_not_blamed(
+    issuer: Issuer, tls: dict[str, str], tmp_path: Path
+) -> None:
+    jwt = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": "https://127.0.0.1:1/keys", "ca": tls["certificate"]}
+    with edge(tmp_path, jwt=jwt) as front, grpc.insecure_channel(front.address("edge")) as channel:
+        answer = urllib3.request("GET", f"{front.url}/get", headers=bearer(issuer.token()), retries=False)
+        assert answer.status == 503
+        assert answer.json()["kind"] == "system.unavailable"
+        assert "keys of the tokens' issuer cannot be fetched" in answer.json()["message"]
+        with pytest.raises(grpc.RpcError) as error:
+            batch_service_pb2_grpc.BatchServiceStub(channel).ListApis(
+                pb.ListApisRequest(), metadata=(("authorization", f"Bearer {issuer.token()}"),)
+            )
+        told = from_rpc_error(error.value)
+        assert (told.kind, told.message) == ("system.unavailable", answer.json()["message"])
+
+
 def test_behind_the_edge_nobody_sees_a_token_nor_a_clients_claims(issuer: Issuer, tmp_path: Path) -> None:
     claims = {
         "x-forwarded-for": "10.1.1.1",

@@ -50,6 +50,12 @@ def test_envoy_takes_everything_at_once(tmp_path: Path) -> None:
     validated(bootstrap({**everything, **Issuer().settings(tmp_path), "tls": certificate(tmp_path)}, tmp_path))
 
 
+def test_an_option_that_makes_no_sense_is_not_passed_over(tmp_path: Path) -> None:
+    done = printed({"open": True}, tmp_path, "--rate-limit", "0")
+    assert done.returncode == 1
+    assert "at rate_limit.per_second: expected `int` >= 1" in done.stderr
+
+
 def test_options_win_over_the_file(tmp_path: Path) -> None:
     options = ["--listen", "127.0.0.1:1234", "--gateway", "10.0.0.1:1", "--gateway", "10.0.0.2:2"]
     done = printed({"jwt": JWT, "listen": "127.0.0.1:8443"}, tmp_path, "--jwt-audience", "other", *options)

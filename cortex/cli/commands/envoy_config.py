@@ -86,7 +86,7 @@ def _overlaid(document: dict[str, Any], options: dict[str, Any]) -> dict[str, An
     """The document with what the command line says."""
     for option, path in _SETTINGS.items():
         value = options[option]
-        if value in (None, False, ()):
+        if value is None or value is False or value == ():
             continue
         *parents, last = path.split(".")
         place = document

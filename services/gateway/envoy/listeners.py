@@ -1,6 +1,5 @@
 """The ports, and how HTTP is spoken on them."""
 
-import socket
 from typing import Any
 
 from services.gateway.envoy import filters, replies, routes
@@ -13,8 +12,8 @@ from services.gateway.envoy.tracing import tracing
 _BUFFER_BYTES = 1024 * 1024
 """Of a request or an answer that is read faster than it can be handed on; then its sender has to wait."""
 _KEEP_ALIVE = (
-    (socket.SOL_SOCKET, 9, 1),  # SO_KEEPALIVE; as numbers, for the file may be made on another system than Linux
-    (6, 4, 60),  # TCP_KEEPIDLE, in seconds
+    (1, 9, 1),  # SOL_SOCKET, SO_KEEPALIVE; Linux's numbers, wherever the file is made
+    (6, 4, 60),  # IPPROTO_TCP, TCP_KEEPIDLE, seconds
     (6, 5, 20),  # TCP_KEEPINTVL
     (6, 6, 3),  # TCP_KEEPCNT
 )

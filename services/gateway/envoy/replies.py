@@ -14,9 +14,20 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from services.common.errors import DOMAIN
 from services.common.names import MAX_SUBMISSION_BYTES
-from services.gateway.envoy.any_type import Config
+from services.gateway.envoy.any_type import Config, extension
 
 ENVOYS_WORDS = "%LOCAL_REPLY_BODY%"
+
+_IS_GRPC: Config = {
+    "header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}
+}
+_LACKS_KEYS: Config = {
+    "extension_filter": extension(
+        "envoy.access_loggers.extension_filters.cel",
+        "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+        expression="response.code_details.contains('Jwks_remote_fetch_is_failed')",
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -82,31 +93,42 @@ REPLIES = (
 )
 
 
+NO_KEYS = Reply(
+    503,
+    "system.unavailable",
+    "the keys of the tokens' issuer cannot be fetched, so no token can be checked: see the edge's log",
+    grpc.StatusCode.UNAVAILABLE,
+    retry_after_s=2,
+)
+"""Envoy says 401, as if the token were bad."""
+
+
 def config(replies: Sequence[Reply] = REPLIES) -> Config:
     """Envoy's `local_reply_config`."""
+    no_keys = [mapper | {"status_code": NO_KEYS.status} for mapper in _mappers(NO_KEYS, _LACKS_KEYS)]
     return {
-        "mappers": [mapper for reply in replies for mapper in (_call(reply), _request(reply))],
+        "mappers": [*no_keys, *(mapper for reply in replies for mapper in _mappers(reply, _has_status(reply.status)))],
         "body_format": _json("system.unexpected_error", ENVOYS_WORDS),
     }
 
 
-def _request(reply: Reply) -> Config:
-    headers = {} if reply.retry_after_s is None else {"Retry-After": str(reply.retry_after_s)}
-    return {
-        "filter": _has_status(reply.status),
-        "headers_to_add": _headers(headers),
-        "body_format_override": _json(reply.kind, reply.message),
-    }
-
-
-def _call(reply: Reply) -> Config:
+def _mappers(reply: Reply, when: Config) -> list[Config]:
+    """How an answer is put for a call, and for every other request."""
     message = reply.call_message or reply.message
-    is_grpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
-    return {
-        "filter": {"and_filter": {"filters": [_has_status(reply.status), {"header_filter": {"header": is_grpc}}]}},
-        "headers_to_add": _headers({"grpc-status-details-bin": _details(reply.code, reply.kind, message)}),
-        "body_format_override": {"text_format_source": {"inline_string": message}},
-    }
+    details = {"grpc-status-details-bin": _details(reply.code, reply.kind, message)}
+    retry_after = {} if reply.retry_after_s is None else {"Retry-After": str(reply.retry_after_s)}
+    return [
+        {
+            "filter": {"and_filter": {"filters": [when, _IS_GRPC]}},
+            "headers_to_add": _headers(details),
+            "body_format_override": {"text_format_source": {"inline_string": message}},
+        },
+        {
+            "filter": when,
+            "headers_to_add": _headers(retry_after),
+            "body_format_override": _json(reply.kind, reply.message),
+        },
+    ]
 
 
 def _details(code: grpc.StatusCode, kind: str, message: str) -> str:
