@@ -79,6 +79,12 @@ class TestCluster:
         """What `KUBECONFIG` has to say to reach it."""
         return Path(self._directory.name) / "kubeconfig"
 
+    def kubeconfig_of(self, token: str) -> Path:
+        """The same for somebody who may do only what `server.rights` grants to this token."""
+        file = self.kubeconfig.with_name(f"kubeconfig-{token}")
+        file.write_text(json.dumps(_kubeconfig(self.server.url, {"token": token})))
+        return file
+
     async def __aenter__(self) -> Self:
         self._stack.callback(self._directory.cleanup)
         await self.server.start()
@@ -133,12 +139,12 @@ async def _ended(task: "asyncio.Task[None]") -> None:
         await task
 
 
-def _kubeconfig(server: str) -> dict[str, object]:
+def _kubeconfig(server: str, user: dict[str, str] | None = None) -> dict[str, object]:
     return {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "tests", "cluster": {"server": server}}],
-        "users": [{"name": "tests", "user": {}}],
+        "users": [{"name": "tests", "user": user or {}}],
         "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests", "namespace": "default"}}],
         "current-context": "tests",
     }

@@ -13,7 +13,7 @@ CHART = Path(__file__).parents[2] / "deploy" / "helm" / "cortex-batch"
 NAMESPACE = "cortex"
 VALUES = {path.stem.removeprefix("values-"): yaml.safe_load(path.read_text()) for path in CHART.glob("values-*.yaml")}
 """The value files beside the chart, by what they are for."""
-CLOSED = {
+CLOSED: Json = {
     "ledger": {"url": "postgresql://cortex:secret@db/cortex"},
     "edge": {
         "tls": {"secretName": "tls"},

@@ -20,6 +20,7 @@ from tests.cluster.api.kinds import Kind, Object
 from tests.cluster.api.lists import lists_of
 from tests.cluster.api.patching import json_patch, merge_patch, parsed, strategic_merge
 from tests.cluster.api.requests import Target, body_of, target
+from tests.cluster.api.rights import Rights
 from tests.cluster.api.selectors import selector
 from tests.cluster.api.tables import table
 
@@ -47,6 +48,7 @@ class Server:
         self.port = 0
         self.requests: list[tuple[str, str]] = []
         """Method and path of every request so far."""
+        self.rights = Rights()
         self._refusals: list[Refusal] = []
         self._runner: web.AppRunner | None = None
 
@@ -112,6 +114,7 @@ class Server:
         aim = target(self.api.kinds, request.path)
         if aim is None:
             raise ApiError(404, "the server could not find the requested resource")
+        self.rights.check(request, aim, exists=self._exists(aim))
         if aim.subresource and aim.subresource != "status":
             return await subresources.answer(self.api, request, aim)
         if aim.subresource == "status" and not aim.kind.status:
@@ -129,6 +132,11 @@ class Server:
         if verb is None:
             raise ApiError(405, "the server does not allow this method on the requested resource")
         return await verb(request, aim)
+
+    def _exists(self, aim: Target) -> bool:
+        with suppress(ApiError):
+            return bool(self.api.get(aim.kind, aim.namespace, aim.name))
+        return False
 
     async def _get(self, request: web.Request, aim: Target) -> web.StreamResponse:
         thing = self.api.get(aim.kind, aim.namespace, aim.name)
