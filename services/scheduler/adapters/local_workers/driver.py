@@ -11,6 +11,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -259,6 +260,9 @@ class LocalWorkerDriver:
 
     def _spawn(self, spec: pb.WorkerSpec, prefix: list[str]) -> int:
         settings = self._settings
+        program = settings.dequeuer[0]
+        if prefix and shutil.which(program) is None:  # else only what is in front of it could tell
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
         variables = {
             name: value
             for name, value in self._environ.items()
