@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import random
+import re
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1.resources_pb2 import Job
 from services.common.kubernetes import BATCH_APIS, BATCH_JOBS, Object
 from tests.cluster.kit import TestCluster
+from tests.e2e.pages import steps, write_files
 from tests.integration.controller_kit import (
     NAMESPACE,
     mirrored,
@@ -268,6 +271,32 @@ async def test_a_scheduler_that_is_away_is_waited_for(tmp_path: Path, items: Pat
                 done = await resources.until(BATCH_JOBS, "digits", lambda job: status(job).get("end_time"))
         assert (status(done)["status"], status(done)["batch_counts"]["succeeded"]) == ("succeeded", 3)
         assert [each["type"] for each in status(done)["conditions"]] == ["Accepted", "Complete"]
+
+
+async def test_the_page_about_custom_resources(tmp_path: Path, items: Path) -> None:
+    page = Path(__file__).parents[2] / "docs/custom-resources.md"
+    write_files(page, tmp_path)
+    manifest = tmp_path / "greetings.yaml"
+    manifest.write_text(manifest.read_text().replace("s3://my-bucket/people", items.as_uri()))
+    async with system(tmp_path) as (resources, kit):
+        worker = asyncio.create_task(one_worker(kit))
+        (step,) = steps(page)
+        environ = {**os.environ, "KUBECONFIG": str(resources.kubeconfig), "HOME": str(tmp_path)}
+        command = ["bash", "-euc", step.commands]
+        shell = await asyncio.create_subprocess_exec(
+            *command, cwd=tmp_path, env=environ, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await shell.communicate()
+        await worker
+        expected = ".*".join(map(re.escape, step.answer.split("...")))
+        assert re.fullmatch(expected, said.decode()), said.decode()
+
+
+async def one_worker(kit: Kit) -> None:
+    worker = await kit.worker()
+    await worker.open()
+    await worker.work_off()
+    await worker.answer_completion()
 
 
 def has_workers(number: int, job: Object) -> bool:
