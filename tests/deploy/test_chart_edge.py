@@ -1,5 +1,6 @@
 """What the chart tells the driver and the edge, as they understand it."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from services.gateway.envoy import bootstrap
 from services.gateway.envoy import settings as edge_settings
 from services.scheduler.adapters.kubernetes_workers.settings import load_settings
 from tests.deploy.chart import CLOSED, NAMESPACE, VALUES, VARIANTS, Json, objects, render
+from tests.edge_kit import ENVOY, Issuer, certificate
 
 
 @pytest.fixture(params=VARIANTS)
@@ -31,6 +33,26 @@ def test_the_driver_and_the_edge_understand_what_they_are_told(rendered: list[Js
         name, namespace, *rest = host.split(".")
         assert (namespace, rest) == (NAMESPACE, ["svc", "cluster", "local"])
         assert port in [one["port"] for one in services[name]["spec"]["ports"]], f"{host} does not listen at {port}"
+
+
+def test_envoy_takes_what_the_edge_makes_of_it(rendered: list[Json], tmp_path: Path) -> None:
+    text = objects(rendered, "ConfigMap")["cortex-cortex-batch-edge"]["data"]["settings.yaml"]
+    tls = certificate(tmp_path)
+    (tmp_path / "jwks.json").write_text(Issuer().jwks())
+    here = {
+        "/etc/tls/tls.crt": tls["certificate"],
+        "/etc/tls/tls.key": tls["key"],
+        "/etc/ssl/certs/ca-certificates.crt": tls["certificate"],
+        "/etc/edge/jwks.json": str(tmp_path / "jwks.json"),
+    }
+    made = bootstrap.document(edge_settings.parse(text))
+    for there, file in here.items():
+        made = made.replace(there, file)
+    (tmp_path / "envoy.yaml").write_text(made)
+    command: list[str | Path] = [ENVOY, "--mode", "validate", "--log-level", "warning", "-c", tmp_path / "envoy.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr, done.stderr
 
 
 def _host_and_port(target: str) -> tuple[str, int]:

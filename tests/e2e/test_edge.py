@@ -15,6 +15,7 @@ from cortex._client import Client
 from cortex.environments import Environment
 from tests.e2e.system import CONTAINER, System, system
 from tests.edge_kit import Edge, edge
+from tests.ports import unused_port
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -235,6 +236,13 @@ def test_while_the_gateway_is_away_the_edge_says_what_to_do(tmp_path: Path) -> N
         assert answer.headers["retry-after"] == "2"
         assert answer.json()["kind"] == "system.unavailable"
         assert "try again in a few seconds" in answer.json()["message"]
+
+
+def test_a_gateway_that_is_away_is_passed_over(running: System, tmp_path: Path) -> None:
+    here = behind(running)
+    with edge(tmp_path, open=True, **here | {"gateway": [*here["gateway"], f"127.0.0.1:{unused_port()}"]}) as front:
+        answers = [urllib3.request("GET", f"{front.url}/get", retries=False).status for _ in range(30)]
+    assert set(answers) == {200}
 
 
 def test_a_gateway_that_comes_back_is_found(running: System, front: Edge) -> None:
