@@ -3,7 +3,8 @@
 import asyncio
 import ssl
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Endpoint:
     def __init__(self, find: Find) -> None:
         self._find = find
         self._runner: web.AppRunner | None = None
+        self._times: dict[Path, list[str]] = {}
         self.port = 0
 
     async def start(self) -> None:
@@ -57,30 +59,39 @@ class Endpoint:
             return web.Response(status=400, text=text)
         answer = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await answer.prepare(request)
-        position = await self._send(answer, path, _tail(path, request.query.get("tailLines")))
+        sent = _first(self._lines(path), request.query)
         while request.query.get("follow") == "true" and container.running and container.log() == path:
+            sent = await self._send(answer, path, sent, request.query)
             await asyncio.sleep(_POLL_SECONDS)
-            position = await self._send(answer, path, position)
-        await self._send(answer, path, position)
+        await self._send(answer, path, sent, request.query)
         await answer.write_eof()
         return answer
 
-    async def _send(self, answer: web.StreamResponse, path: Path, position: int) -> int:
-        with path.open("rb") as file:
-            file.seek(position)
-            data = file.read()
+    async def _send(self, answer: web.StreamResponse, path: Path, sent: int, query: Mapping[str, str]) -> int:
+        lines = self._lines(path)
+        stamped = query.get("timestamps") == "true"
+        data = b"".join(f"{moment} ".encode() + line if stamped else line for moment, line in lines[sent:])
         if data:
             await answer.write(data)
-        return position + len(data)
+        return len(lines)
+
+    def _lines(self, path: Path) -> list[tuple[str, bytes]]:
+        """A container's whole lines, each with when it was seen first. Really: with when it was written."""
+        lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        times = self._times.setdefault(path, [])
+        while len(times) < len(lines):
+            moment = time.time_ns()
+            seconds = datetime.fromtimestamp(moment // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            times.append(f"{seconds}.{moment % 10**9:09d}Z")
+        return list(zip(times, lines, strict=True))
 
 
-def _tail(path: Path, lines: str | None) -> int:
-    """Where the last so many lines begin."""
-    if lines is None:
-        return 0
-    content = path.read_bytes()
-    kept = content.splitlines(keepends=True)
-    return len(content) - sum(len(line) for line in kept[max(0, len(kept) - int(lines)) :])
+def _first(lines: list[tuple[str, bytes]], query: Mapping[str, str]) -> int:
+    """Where to begin, by `sinceTime` and `tailLines`."""
+    since = query.get("sinceTime", "").rstrip("Z")
+    start = next((number for number, (moment, _) in enumerate(lines) if moment >= since), len(lines))
+    tail = query.get("tailLines")
+    return start if tail is None else max(start, len(lines) - int(tail))
 
 
 def _context() -> ssl.SSLContext:

@@ -4,9 +4,10 @@ While the API server is away nothing changes here: a watch that is down is no ne
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 
-from services.common.kubernetes import JOBS, PODS, Change, Cluster, Followed, Object, Resource, follow
+from services.common.kubernetes import JOBS, PODS, Change, Cluster, Object, Resource, follow
 from services.scheduler.adapters.kubernetes_workers.names import JOB_ID_LABEL, selector
 from services.scheduler.adapters.kubernetes_workers.pod_status import slot_of
 
@@ -82,18 +83,28 @@ class Observed:
     async def _follow(
         self, resource: Resource, known: dict[str, Object], changed: Callable[[Object, bool], None]
     ) -> None:
-        async for news in follow(self._cluster, resource, self._namespace, self._labels):
-            if isinstance(news, Followed):
-                there = {found["metadata"]["uid"] for found in news.objects}
-                for lost in [found for uid, found in known.items() if uid not in there]:
-                    changed(lost, True)
-                for found in news.objects:
-                    changed(found, False)
-                self._listed[resource].set()
-                if resource is PODS:
-                    self.on_pods(there)
-            elif isinstance(news, Change):
-                changed(news.object, news.deleted)
+        async with aclosing(follow(self._cluster, resource, self._namespace, self._labels)) as news:
+            async for each in news:
+                if isinstance(each, Change):
+                    changed(each.object, each.deleted)
+                else:
+                    self._listed_anew(resource, known, each.objects, changed)
+
+    def _listed_anew(
+        self,
+        resource: Resource,
+        known: Mapping[str, Object],
+        objects: Sequence[Object],
+        changed: Callable[[Object, bool], None],
+    ) -> None:
+        there = {found["metadata"]["uid"] for found in objects}
+        for lost in [found for uid, found in known.items() if uid not in there]:
+            changed(lost, True)
+        for found in objects:
+            changed(found, False)
+        self._listed[resource].set()
+        if resource is PODS:
+            self.on_pods(there)
 
     def _job_changed(self, job: Object, gone: bool) -> None:
         uid, job_id = job["metadata"]["uid"], job_id_of(job)
