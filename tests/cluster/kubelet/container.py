@@ -21,6 +21,9 @@ _MEMORY_SECONDS = 0.1
 _KILLED = 128 + signal.SIGKILL
 
 
+_LAST_WORDS_BYTES = 2048
+
+
 class Container:
     """Its states follow each other: waiting, running, terminated, and after a restart running again."""
 
@@ -170,8 +173,14 @@ class Container:
             code = _KILLED
         reason = "OOMKilled" if self._out_of_memory else "Completed" if code == 0 else "Error"
         self.ready = self.started = False
-        self._become({"terminated": _terminated(code, reason, started)})
+        self._become({"terminated": _terminated(code, reason, started, self._last_words(code))})
         return code
+
+    def _last_words(self, code: int) -> str:
+        """What a failed container's status tells of its log, where its policy says so."""
+        if code == 0 or self.spec.get("terminationMessagePolicy") != "FallbackToLogsOnError":
+            return ""
+        return self.log().read_bytes()[-_LAST_WORDS_BYTES:].decode(errors="replace")
 
     def _signal(self, number: int) -> None:
         """To the command itself, which is the child of the namespace's first process."""

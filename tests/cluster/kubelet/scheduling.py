@@ -20,7 +20,9 @@ def requests_of(pod: Object) -> Counter[str]:
     for container in spec.get("initContainers") or []:
         if container.get("restartPolicy") == "Always":
             sidecars += _amounts(container)
-        most |= sidecars + _amounts(container)
+            most |= sidecars
+        else:
+            most |= sidecars + _amounts(container)
     mains: Counter[str] = Counter()
     for container in spec["containers"]:
         mains += _amounts(container)
