@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 
 from cortex.batch.v1.batch_service_pb2_grpc import BatchServiceStub
 from services.scheduler.api.server import SERVICES
-from tests.ports import unused_port
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from cortex.batch.v1.batch_service_pb2_grpc import BatchServiceAsyncStub  # exists in the stubs alone
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 SECONDS = 30.0
 LEASE_SECONDS = 3
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-_PORT = re.compile(r"serving health on port (\d+)")
 
 
 @dataclass
@@ -39,21 +38,20 @@ class Replica:
     _reading: "asyncio.Task[None]"
 
     @classmethod
-    async def start(cls, name: str, environ: Mapping[str, str]) -> "Replica":
+    async def start(cls, name: str, environ: Mapping[str, str], port: int) -> "Replica":
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             "-m",
             "services.scheduler",
-            env={**environ, "CORTEX_POD_NAME": name, "CORTEX_GRPC_ADDRESS": f"127.0.0.1:{unused_port()}"},
+            env={**environ, "CORTEX_POD_NAME": name, "CORTEX_GRPC_ADDRESS": f"127.0.0.1:{port}"},
             stderr=asyncio.subprocess.PIPE,
         )
         log: list[str] = []
         told = asyncio.Condition()
         reading = asyncio.create_task(_read(process, log, told))
-        port = _PORT.search(await _until_told(log, told, _PORT))
-        assert port is not None
-        return cls(name, process, log, grpc.aio.insecure_channel(f"127.0.0.1:{port[1]}"), told, reading)
+        await _until_told(log, told, re.compile("serving health on port"))
+        return cls(name, process, log, grpc.aio.insecure_channel(f"127.0.0.1:{port}"), told, reading)
 
     @property
     def batch(self) -> "BatchServiceAsyncStub":
@@ -125,8 +123,11 @@ async def _until_told(log: list[str], told: asyncio.Condition, pattern: re.Patte
 
 
 @asynccontextmanager
-async def replicas(directory: Path, kubeconfig: Path, **more: str) -> "AsyncIterator[tuple[Replica, Replica]]":
+async def replicas(
+    directory: Path, kubeconfig: Path, ports: Sequence[int] = (), **more: str
+) -> "AsyncIterator[tuple[Replica, Replica]]":
     """Two: the first leads, the second stands by."""
+    one, other = ports or free_ports(2)
     environ = {
         **os.environ,
         "KUBECONFIG": str(kubeconfig),
@@ -136,10 +137,10 @@ async def replicas(directory: Path, kubeconfig: Path, **more: str) -> "AsyncIter
         "CORTEX_RECONNECT_GRACE": "8",
         **more,
     }
-    first = await Replica.start("first", environ)
+    first = await Replica.start("first", environ, one)
     try:
         await first.leads()
-        second = await Replica.start("second", environ)
+        second = await Replica.start("second", environ, other)
         try:
             await second.told("standing by: first holds the lease")
             yield first, second
