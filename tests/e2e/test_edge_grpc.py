@@ -156,6 +156,8 @@ class Replica:
         self._name = name
         self._health = health.aio.HealthServicer()
         self.port = 0
+        self.deadlines: list[float] = []
+        """Seconds that callers were ready to wait."""
 
     @asynccontextmanager
     async def serving(self, *, leads: bool) -> AsyncIterator["Replica"]:
@@ -178,6 +180,7 @@ class Replica:
         await self._health.set(SERVICE, SERVING if leads else NOT_SERVING)
 
     async def _list_apis(self, request: Any, context: Any) -> pb.ListApisResponse:
+        self.deadlines.append(context.time_remaining() or float("inf"))
         return pb.ListApisResponse(apis=[resources_pb2.BatchApi(name=self._name)])
 
 
@@ -208,6 +211,8 @@ async def test_calls_go_to_the_replica_that_leads_and_to_nobody_while_none_does(
                 await until("system.unavailable")
                 await two.lead(True)
                 await until("two")
+                await stub.ListApis(pb.ListApisRequest(), timeout=100)
+                assert 60 < two.deadlines[-1] < 110
                 assert {await answered() for _ in range(20)} == {"two"}
         finally:
             await asyncio.to_thread(starting.__exit__, None, None, None)

@@ -96,10 +96,9 @@ def _work_stream() -> Config:
 
 
 def _grpc(service: str) -> Config:
-    """A client's deadline (`grpc-timeout`) is kept, and there is no other."""
-    route = _to(SCHEDULER, max_stream_duration={"grpc_timeout_header_max": "0s"})
+    """A client's deadline (`grpc-timeout`) goes on to the scheduler, and there is no other."""
     asked_often = _UNTRACED if service != BATCH_SERVICE else {}
-    return {"match": {"prefix": f"/{service}/", **_IS_GRPC}, "route": route, **asked_often}
+    return {"match": {"prefix": f"/{service}/", **_IS_GRPC}, "route": _to(SCHEDULER), **asked_often}
 
 
 def _to(cluster: str, **more: Any) -> Config:
