@@ -59,9 +59,16 @@ class AwsServer:
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
     """S3 and SQS."""
+    with running_ministack(tmp_path_factory.mktemp("ministack")) as server:
+        yield server
+
+
+@contextmanager
+def running_ministack(directory: Path) -> Iterator[AwsServer]:
+    """The same, with its data in an empty directory."""
     port = unused_port()
     environ = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3,sqs"}
-    with running("ministack", [str(BIN / "ministack")], port, tmp_path_factory.mktemp("ministack"), environ) as server:
+    with running("ministack", [str(BIN / "ministack")], port, directory, environ) as server:
         yield server
 
 

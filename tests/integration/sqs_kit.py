@@ -3,9 +3,7 @@
 import json
 import os
 import re
-import socket
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +12,8 @@ from typing import Any
 
 import urllib3
 
+from tests.contract.object_servers import running_ministack
 from tests.integration.moto_kit import moto_server
-from tests.ports import unused_port
-from tests.waiting import wait_for
 
 REGION = "us-west-2"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -108,16 +105,11 @@ def values(message: dict[str, Any]) -> dict[str, str]:
 @contextmanager
 def ministack() -> Iterator[Sqs]:
     """The first one."""
-    port = unused_port()
-    environ = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "sqs"}
-    program = Path(sys.executable).with_name("ministack")
-    process = subprocess.Popen([program], env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for("ministack listens", lambda: process.poll() is not None or _listens(port))
-        yield Sqs(f"http://127.0.0.1:{port}", "000000000000")
-    finally:
-        process.kill()
-        process.wait()
+    with (
+        tempfile.TemporaryDirectory(prefix="cb-ministack-") as directory,
+        running_ministack(Path(directory)) as server,
+    ):
+        yield Sqs(server.endpoint, "000000000000")
 
 
 @contextmanager
@@ -125,8 +117,3 @@ def moto() -> Iterator[Sqs]:
     """The second opinion."""
     with moto_server() as url:
         yield Sqs(url, "123456789012")
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -131,6 +131,11 @@ async def test_a_server_that_exits_with_0_has_failed_too(tmp_path: Path) -> None
             ["./plain.txt"],
             "cannot be started: its command `./plain.txt` is not executable (try: chmod +x {work}/plain.txt)",
         ),
+        (
+            ["./script"],
+            "cannot be started: its command `./script` is a script of `/no/such/python`, as its first line says, and "
+            "that does not exist (install it, or correct the line)",
+        ),
         (["echo", "a\0b"], "cannot be started: its command or environment holds a zero byte"),
     ],
 )
@@ -139,6 +144,8 @@ async def test_a_command_that_cannot_run_is_told_so_that_it_can_be_mended(
 ) -> None:
     spec = make_spec(tmp_path, Container(name="api", command=command))
     (tmp_path / "work" / "plain.txt").write_text("text")
+    (tmp_path / "work" / "script").write_text("#! /no/such/python -u\n")
+    (tmp_path / "work" / "script").chmod(0o700)
     async with Running(spec, {"PATH": "/usr/bin:/bin"}) as running:
         ended = await running.seen.exit_of("api")
         assert ended.reason == expected.format(work=tmp_path / "work")

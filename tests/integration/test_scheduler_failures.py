@@ -195,6 +195,24 @@ async def test_a_job_is_retried_once_and_its_retry_after_it(tmp_path: Path, driv
         assert [batch.items_json for batch in await listed(kit, third.job_id)] == ["[2]"]
 
 
+async def test_a_retry_has_the_workers_that_it_asks_for_even_if_the_first_jobs_followed_its_batches(
+    tmp_path: Path, driver: ScriptedDriver
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        scaling = resources_pb2.WorkerScaling(batches_per_worker=1, max_workers=1)
+        request = pb.SubmitJobRequest(api_name="hello", worker_scaling=scaling)
+        request.item_list.items_json, request.item_list.batch_size = "[1,2,3]", 1
+        old = (await kit.batch.SubmitJob(request)).job
+        worker = await kit.worker()
+        await worker.open(credit=64)
+        await finish(kit, old.job_id, worker, {0, 1, 2})
+        new = await retry(kit, old.job_id, workers=3)
+        assert new.workers == 3
+        assert not new.HasField("worker_scaling")
+        assert {(await kit.worker()).slot for _ in range(3)} == {0, 1, 2}
+
+
 async def test_the_same_retry_asked_for_again_gives_the_same_job(tmp_path: Path, driver: ScriptedDriver) -> None:
     async with scheduler(tmp_path, driver) as kit:
         await kit.deploy()

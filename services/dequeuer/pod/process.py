@@ -25,6 +25,8 @@ from services.dequeuer.pod.sandbox import Sandbox
 from services.dequeuer.pod.tree import descendants
 
 _TEARDOWN_SECONDS = 0.3
+_MAX_INTERPRETER_LINE = 256
+"""As much of a script's first line as the kernel reads."""
 
 
 class ContainerProcess:
@@ -206,15 +208,32 @@ def why_not_startable(command: list[str], variables: Mapping[str, str], director
         return ""
     if "/" not in program:
         path = variables.get("PATH", os.defpath)
-        if shutil.which(program, path=path) is None:
+        found = shutil.which(program, path=path)
+        if found is None:
             return (
                 f"cannot be started: its command `{program}` was not found on its PATH, which is that of `cortex up` "
                 "where `env` sets no other (install it, or write its full path)"
             )
-        return ""
+        return _without_interpreter(program, Path(directory, found))
     full = Path(directory, program)
     if not full.is_file():
         return f"cannot be started: its command `{program}` does not exist (looked for {full})"
     if not os.access(full, os.X_OK):
         return f"cannot be started: its command `{program}` is not executable (try: chmod +x {full})"
-    return ""
+    return _without_interpreter(program, full)
+
+
+def _without_interpreter(program: str, script: Path) -> str:
+    """Says so where a script's first line names a program that is not there; else empty."""
+    try:
+        with script.open("rb") as file:
+            first = file.readline(_MAX_INTERPRETER_LINE)
+    except OSError:  # may be run all the same
+        return ""
+    words = os.fsdecode(first[2:]).split(maxsplit=1) if first.startswith(b"#!") else []
+    if not words or Path(words[0]).exists() or not words[0].startswith("/"):
+        return ""
+    return (
+        f"cannot be started: its command `{program}` is a script of `{words[0]}`, as its first line says, and that does"
+        " not exist (install it, or correct the line)"
+    )

@@ -74,7 +74,7 @@ class Retry:
             traceparent=self.traceparent(),
             retry_of=job_id,
             source=None,
-            options=_beside(old.spec.options, new_id),
+            options=_of_retry(old.spec.options, new_id, workers),
         )
         await self.needs.check(spec)
         view = await self.accept(
@@ -113,7 +113,9 @@ class Retry:
         raise CortexError("job.already_retried", text, Category.CONFLICT)
 
 
-def _beside(options: Options, job_id: str) -> Options:
-    """The same options, except that what the first job wrote to a store is not written over."""
+def _of_retry(options: Options, job_id: str, workers: int | None) -> Options:
+    """The same, but for what the first job wrote to a store, which is not written over, and a number of workers."""
+    if workers is not None:  # is meant as it is said, even if the first job's followed its batches
+        options = replace(options, scaling=None)
     results = options.results
     return replace(options, results=Results(results.below(job_id))) if results and results.s3_path else options
