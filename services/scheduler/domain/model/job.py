@@ -174,7 +174,7 @@ class JobRecord:
     @property
     def total_batches(self) -> int | None:
         """Batches in the whole job; known once its input is split to the end. It grows when a batch is halved."""
-        return self.known_batches if self.cursor.done else None
+        return total_batches(self.cursor, self.tally)
 
     @property
     def workers(self) -> int:
@@ -183,3 +183,8 @@ class JobRecord:
             return self.control.workers
         scaling = self.spec.options.scaling
         return self.spec.workers if scaling is None else scaling.workers(self.known_batches)
+
+
+def total_batches(cursor: Cursor, tally: Tally) -> int | None:
+    """See `JobRecord`."""
+    return cursor.next_index - tally.batches_split if cursor.done else None

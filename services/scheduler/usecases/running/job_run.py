@@ -16,7 +16,7 @@ from services.common.errors import CortexError
 from services.scheduler.domain import lifecycle
 from services.scheduler.domain.lifecycle import Life
 from services.scheduler.domain.model.api import ApiVersion
-from services.scheduler.domain.model.job import Completion, JobRecord, JobStatus
+from services.scheduler.domain.model.job import Completion, JobRecord, JobStatus, total_batches
 from services.scheduler.usecases.input.job_input import JobInput
 from services.scheduler.usecases.input.stream_source import StreamSource
 from services.scheduler.usecases.patience import Patience
@@ -297,9 +297,14 @@ class JobRun:
             self.changes.tell()
 
     @property
+    def _total(self) -> int | None:
+        """The record's, asked for with each commit of outcomes: a whole record would cost more than all the rest."""
+        return total_batches(self._input.cursor, self.batches.tally)
+
+    @property
     def _all_final(self) -> bool:
         """Whether all of the job's outcomes are on disk."""
-        return self.record.total_batches == self.batches.tally.batches_final
+        return self._total == self.batches.tally.batches_final
 
     def _settle(self) -> None:
         """Tell the job's life how the batches stand, where that can matter."""
@@ -307,8 +312,7 @@ class JobRun:
             return
         ready = sorted((w for w in self._pool.members.values() if w.usable), key=lambda worker: worker.record.slot)
         candidates = tuple(worker.id for worker in ready)
-        final, total = self.batches.tally.batches_final, self.record.total_batches
-        self._post(lifecycle.Settled(final, total, self.batches.leased, candidates))
+        self._post(lifecycle.Settled(self.batches.tally.batches_final, self._total, self.batches.leased, candidates))
 
     def _give(self) -> None:
         if not self._pool.ending and not self._pool.awaited and not self._job.control.paused:
@@ -325,7 +329,7 @@ class JobRun:
         self._moved()
 
     def _stop_if_too_many_failed(self) -> None:
-        total = self.record.total_batches
+        total = self._total
         if total is not None and not self._stopping and self._ending.too_many_failed(total):
             self._stopping = True
             self._spawn(self._ending.stop(total), "too many failed")
