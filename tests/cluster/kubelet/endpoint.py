@@ -5,15 +5,12 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.cluster.certificates import self_signed
 from tests.cluster.kubelet.container import Container
 
 _POLL_SECONDS = 0.05
@@ -95,17 +92,9 @@ def _first(lines: list[tuple[str, bytes]], query: Mapping[str, str]) -> int:
 
 
 def _context() -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    start = datetime.now(UTC) - timedelta(hours=1)
-    builder = x509.CertificateBuilder(
-        name, name, key.public_key(), x509.random_serial_number(), start, start + timedelta(days=2)
-    )
-    certificate = builder.sign(key, hashes.SHA256())
-    encoding = serialization.Encoding.PEM
-    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    certificate, key = self_signed()
     with tempfile.NamedTemporaryFile() as file:
-        file.write(private + certificate.public_bytes(encoding))
+        file.write(key + certificate)
         file.flush()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file.name)

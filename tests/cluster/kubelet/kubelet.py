@@ -40,8 +40,10 @@ class Node:
 class Kubelet:
     """All nodes of a cluster."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, nodes: list[Node]) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, nodes: list[Node], namespace: str | None = None) -> None:
+        """`namespace`: whose pods it runs; None for all."""
         self._cluster = cluster
+        self._namespace = namespace
         self.settings = settings
         self._nodes = {node.name: node for node in nodes}
         self._lost: set[str] = set()
@@ -158,7 +160,7 @@ class Kubelet:
         await self._cluster.apply(LEASES, _LEASE_NAMESPACE, {**names, "spec": spec}, "kubelet")
 
     async def _follow(self) -> None:
-        async for news in follow(self._cluster, PODS, None):
+        async for news in follow(self._cluster, PODS, self._namespace):
             if isinstance(news, Followed):
                 there = {pod["metadata"]["uid"]: pod for pod in news.objects}
                 for uid in self._pods.keys() - there.keys():
@@ -219,6 +221,7 @@ class Kubelet:
                 continue
             with contextlib.suppress(CortexError):
                 nodes, _ = await self._cluster.list(NODES, None)
+                nodes = [node for node in nodes if node["metadata"]["name"] in self._nodes]
                 for pod in waiting:
                     await self._place(pod, nodes)
 

