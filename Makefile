@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Without cached bytecode every process of ours would compile itself, and all that it imports, at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv demo test check fmt gen lock bench clean
+.PHONY: venv demo test test-cluster check fmt gen lock bench clean
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml requirements/dev.txt requirements/uv.txt
@@ -21,6 +21,10 @@ demo: venv
 
 test: venv
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+# What the tests of clusters say of ours must hold for a real control plane too; needs Go, and ten minutes the first time.
+test-cluster: venv
+	$(BIN)/python -m tests.cluster.real.control_plane -- $(BIN)/python -m pytest tests/cluster
 
 check: venv
 	$(BIN)/ruff format --check .

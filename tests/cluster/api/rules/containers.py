@@ -127,7 +127,7 @@ def _amount(name: str, amount: Decimal, text: str, path: str) -> list[str]:
     if "/" in name and amount % 1:
         return [f'{path}: Invalid value: "{text}": must be an integer']
     if name.startswith(_HUGE) and (size := quantity(name.removeprefix(_HUGE))) and amount % size:
-        return [f'{path}: Invalid value: "{text}": must be integer multiple of {name.removeprefix(_HUGE)}']
+        return [f'{path}: Invalid value: "{text}": {text} is not positive integer multiple of {name}']
     return []
 
 

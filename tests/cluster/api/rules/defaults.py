@@ -50,6 +50,8 @@ def pod_spec(spec: Object) -> None:
     """A pod's, or a template's."""
     _set(spec, restartPolicy="Always", dnsPolicy="ClusterFirst", terminationGracePeriodSeconds=30)
     _set(spec, schedulerName="default-scheduler", securityContext={})
+    if spec["terminationGracePeriodSeconds"] < 0:
+        spec["terminationGracePeriodSeconds"] = 1
     for container in spec.get("initContainers") or []:
         _container(container)
     for container in spec.get("containers") or []:

@@ -172,7 +172,8 @@ def _changes(new: Object, old: Object) -> list[str]:
     if spec.get("completions") != before.get("completions"):
         elastic = spec["completionMode"] == "Indexed" and spec.get("completions") == spec["parallelism"]
         if not elastic:
-            found.append(_immutable("completions", spec.get("completions")))
+            why = "can only be modified in tandem with spec.parallelism"
+            found.append(f"spec.completions: Invalid value: {spec.get('completions')}: {why}")
     if _fixed_template(new, old) != _fixed_template(old, old):
         found.append(_immutable("template", "..."))
     return found

@@ -51,10 +51,6 @@ def of_spec(spec: Object, path: str) -> list[str]:
         found.append(
             f'{path}.restartPolicy: Unsupported value: "{spec.get("restartPolicy")}": supported values: {supported}'
         )
-    if (grace := spec.get("terminationGracePeriodSeconds", 0)) < 0:
-        found.append(
-            f"{path}.terminationGracePeriodSeconds: Invalid value: {grace}: must be greater than or equal to 0"
-        )
     if (deadline := spec.get("activeDeadlineSeconds", 1)) < 1:
         found.append(
             f"{path}.activeDeadlineSeconds: Invalid value: {deadline}: must be between 1 and 2147483647, inclusive"
