@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from typing import Any, Self
 
 import msgspec
@@ -118,7 +119,12 @@ class Driver(KubernetesWorkerDriver):
     """A driver, and what it told."""
 
     def __init__(self, cluster: Cluster, settings: Any, epoch: int) -> None:
-        super().__init__(cluster, NAMESPACE, settings, epoch, lambda job_id: f"token of {job_id} by {epoch}")
+        numbers = count(1)
+
+        def sign(job_id: str) -> str:
+            return f"token {next(numbers)} of {job_id} by {epoch}"
+
+        super().__init__(cluster, NAMESPACE, settings, epoch, sign)
         self.exits: dict[str, WorkerExit] = {}
         self.healths: dict[str, Health] = {}
         self.containers: dict[str, Sequence[ContainerState]] = {}

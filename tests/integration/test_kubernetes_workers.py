@@ -10,6 +10,7 @@ import pytest
 
 from services.common.errors import Category, CortexError
 from services.common.kubernetes import JOBS, PODS, SECRETS
+from services.scheduler.adapters.kubernetes_workers import caretaker
 from services.scheduler.domain.model.worker import End, Phase
 from tests.integration.kubernetes_kit import NAMESPACE, Pods, until
 from tests.unit import kubernetes_work
@@ -31,7 +32,7 @@ async def test_a_worker_is_a_pod_of_its_slot_known_by_its_uid() -> None:
         assert json.loads(await pods.file(f"{NAME}-worker", "worker.json"))["jobId"] == JOB_ID
         secret = await pods.cluster.get(SECRETS, NAMESPACE, f"{NAME}-token")
         assert secret is not None
-        assert base64.b64decode(secret["data"]["token"]).decode() == f"token of {JOB_ID} by 1"
+        assert base64.b64decode(secret["data"]["token"]).decode() == f"token 1 of {JOB_ID} by 1"
 
 
 async def test_a_pod_is_handed_out_once_and_a_lost_ones_successor_by_the_next_start() -> None:
@@ -254,3 +255,22 @@ async def test_a_watch_that_is_too_old_begins_again_and_misses_no_end() -> None:
         pods.test_cluster.compact()
         await pods.end(worker, 1)
         await driver.told(lambda: worker.worker_id in driver.exits)
+
+
+async def test_the_token_of_a_job_at_work_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caretaker, "TOKEN_SECONDS", 0.0)
+    monkeypatch.setattr(caretaker, "ROUND_SECONDS", 0.05)
+    async with Pods() as pods:
+        await (await pods.driver()).have(0)
+
+        async def version() -> str:
+            secret = await pods.cluster.get(SECRETS, NAMESPACE, f"{NAME}-token")
+            assert secret is not None
+            return base64.b64decode(secret["data"]["token"]).decode()
+
+        first = await version()
+
+        async def renewed() -> bool:
+            return await version() != first
+
+        await until(renewed)

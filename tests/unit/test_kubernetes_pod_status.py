@@ -88,6 +88,11 @@ def test_a_pod_that_must_go_is_terminating(more: Json) -> None:
     )
 
 
+def test_a_pod_that_the_control_plane_calls_not_ready_is_on_a_node_that_does_not_answer() -> None:
+    conditions = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    assert health(pod({"phase": "Running", "conditions": conditions})).phase is Phase.UNKNOWN
+
+
 def test_a_node_that_does_not_answer_is_unknown() -> None:
     assert health(pod({"phase": "Unknown"})) == Health(Phase.UNKNOWN, "its node n1 does not answer")
 

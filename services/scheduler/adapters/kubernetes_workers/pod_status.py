@@ -71,7 +71,7 @@ def health(pod: Pod, now: datetime, stalled_seconds: float) -> Health:
     """How a worker is that says nothing itself."""
     if is_leaving(pod) or was_disrupted(pod):
         return Health(Phase.TERMINATING, _condition(pod, "DisruptionTarget").get("message", "its pod was deleted"))
-    if pod.get("status", {}).get("phase") == "Unknown":
+    if pod.get("status", {}).get("phase") == "Unknown" or _node_is_silent(pod):
         return Health(Phase.UNKNOWN, f"its node {pod['spec'].get('nodeName', '')} does not answer")
     if pod.get("spec", {}).get("schedulingGates"):
         return Health(Phase.PENDING, "its pod waits for its turn in the queue", queued=True)
@@ -82,6 +82,12 @@ def health(pod: Pod, now: datetime, stalled_seconds: float) -> Health:
     if dequeuer_began(pod):
         return Health(Phase.NOT_READY, "its dequeuer has no connection to the scheduler")
     return _creating(pod)
+
+
+def _node_is_silent(pod: Pod) -> bool:
+    """Not its kubelet but the control plane has said that it is not ready: the kubelet says both alike."""
+    ready, containers = _condition(pod, "Ready"), _condition(pod, "ContainersReady")
+    return (ready.get("status"), containers.get("status")) == ("False", "True")
 
 
 def _creating(pod: Pod) -> Health:
