@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Without cached bytecode every process of ours would compile itself, and all that it imports, at each start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv demo test test-cluster check fmt gen lock bench clean
+.PHONY: venv demo test test-cluster check fmt gen lock bench chart clean
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml requirements/dev.txt requirements/uv.txt
@@ -47,6 +47,18 @@ lock: venv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	  --extra local --extra postgres --extra kubernetes --group dev \
 	  --custom-compile-command "make lock" --output-file requirements/dev.txt pyproject.toml
+
+# The chart with helm itself, which Go builds where it is not installed. (The tests render it with Helm's engine in a wheel.)
+CHART := deploy/helm/cortex-batch
+HELM ?= $(or $(shell command -v helm),$(HOME)/.cache/cortex-batch/helm-v3.22.0/helm)
+chart: $(HELM)
+	for values in $(CHART)/values-*.yaml; do \
+	  $(HELM) lint --strict --kube-version 1.33.0 -f $$values $(CHART) && \
+	  $(HELM) template cortex -n cortex --kube-version 1.33.0 -f $$values $(CHART) > /dev/null || exit 1; \
+	done
+
+$(HOME)/.cache/cortex-batch/helm-v3.22.0/helm:
+	GOBIN=$(@D) nice go install helm.sh/helm/v3/cmd/helm@v3.22.0
 
 bench: venv
 	$(BIN)/python -m bench
