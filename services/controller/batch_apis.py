@@ -66,9 +66,12 @@ class BatchApis:
         try:
             api = await self._scheduler.deploy(f"BatchAPI {title_of(resource)}", api_file(resource))
         except CortexError as error:
-            if error.category not in LASTING:
-                raise
-            return await self._writer.put_status(resource, _failed(resource, error))
+            lasting = error.category in LASTING
+            if lasting or status_of(resource).get("observedGeneration") != generation_of(resource):
+                resource = await self._writer.put_status(resource, _failed(resource, error))
+            if lasting:
+                return resource
+            raise
         if status_of(resource).get("api_id") != api.api_id:
             log.info("%s is in force as %s", title_of(resource), api.api_id)
         status = {

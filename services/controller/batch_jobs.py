@@ -22,14 +22,15 @@ from services.controller.resources import (
     status_of,
     title_of,
 )
-from services.controller.scheduler import LASTING, Scheduler
+from services.controller.scheduler import API_NOT_DEPLOYED, LASTING, Scheduler
 from services.controller.submission import job_request, noted
-from services.controller.webhook_secrets import WebhookSecrets
+from services.controller.webhook_secrets import SECRET_NOT_FOUND, WebhookSecrets
 
 log = logging.getLogger(__name__)
 
-API_SECONDS = 3.0
-"""Between two looks for an API that is not deployed yet."""
+AWAITED_SECONDS = 3.0
+"""Between two looks for what a job needs and may come after it."""
+_AWAITED = (API_NOT_DEPLOYED, SECRET_NOT_FOUND)
 
 
 class BatchJobs:
@@ -65,6 +66,8 @@ class BatchJobs:
             job = await self._submit(resource)
         except CortexError as error:
             if error.category not in LASTING:
+                told = {**status_of(resource), "conditions": [refusal(resource, "Accepted", error)]}
+                await self._writer.put_status(resource, told)
                 raise
             await self._refuse(live, resource, error)
             return None
@@ -78,7 +81,7 @@ class BatchJobs:
         return await self._scheduler.submit(job_request(resource, status_of(resource)["submission"], secret))
 
     async def _refuse(self, live: Live, resource: Object, error: CortexError) -> None:
-        waits = error.kind == "resources.api_not_deployed"
+        waits = error.kind in _AWAITED
         status = {
             "observedGeneration": generation_of(resource),
             "status": "pending" if waits else REFUSED,
@@ -87,7 +90,7 @@ class BatchJobs:
         }
         await self._writer.put_status(resource, status)
         if waits:
-            await live.news(API_SECONDS)
+            await live.news(AWAITED_SECONDS)
             live.wake()
 
     async def _stop(self, resource: Object) -> None:

@@ -18,6 +18,7 @@ CALL_SECONDS = 60.0
 STATUS_SECONDS = 1.0
 """Between two looks at a job that works."""
 
+API_NOT_DEPLOYED = "resources.api_not_deployed"
 LASTING = frozenset({Category.INVALID, Category.TOO_LARGE, Category.NOT_FOUND, Category.CONFLICT, Category.UNSUPPORTED})
 """Refusals that stay what they are until the spec changes."""
 

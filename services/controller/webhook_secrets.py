@@ -11,6 +11,7 @@ from services.common.errors import Category, CortexError
 from services.common.kubernetes import SECRETS, Cluster, Object
 
 TYPE = "batch.cortex.dev/webhook"
+SECRET_NOT_FOUND = "webhook.secret_not_found"  # noqa: S105  # a kind of error, no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,4 +40,4 @@ class WebhookSecrets:
 
 
 def _unusable(why: str) -> CortexError:
-    return CortexError("webhook.secret_not_found", f"webhook.secret_key_ref: {why}", Category.NOT_FOUND)
+    return CortexError(SECRET_NOT_FOUND, f"webhook.secret_key_ref: {why}", Category.NOT_FOUND)

@@ -1,6 +1,7 @@
 """BatchAPI and BatchJob resources, by real processes: kubectl, an API server, the controller, a scheduler."""
 
 import asyncio
+import base64
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import pytest
 
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1.resources_pb2 import Job
-from services.common.kubernetes import BATCH_APIS, BATCH_JOBS, Object
+from services.common.kubernetes import BATCH_APIS, BATCH_JOBS, SECRETS, Object
 from tests.cluster.kit import TestCluster
 from tests.e2e.pages import steps, write_files
 from tests.integration.controller_kit import (
@@ -92,6 +93,24 @@ async def test_a_job_may_come_before_its_api(tmp_path: Path, items: Path) -> Non
         await kit.worker()
         accepted = await resources.until(BATCH_JOBS, "early", lambda job: "job_id" in status(job))
         assert refused_as(accepted) == ""
+
+
+async def test_a_webhook_is_signed_with_a_secret_that_is_meant_for_it(tmp_path: Path, items: Path) -> None:
+    async with system(tmp_path) as (resources, kit):
+        await resources.apply_api()
+        webhook = {"url": "http://127.0.0.1:1/", "secret_key_ref": {"name": "notices", "key": "signing"}}
+        await resources.apply_job("digits", items, webhook=webhook)
+        waiting = await resources.until(BATCH_JOBS, "digits", refused_as)
+        assert (refused_as(waiting), status(waiting)["status"]) == ("webhook.secret_not_found", "pending")
+        metadata = {"name": "notices", "namespace": resources.namespace}
+        data = {"signing": base64.b64encode(b"whsec_c2VjcmV0").decode()}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
+        await resources.cluster.create(SECRETS, resources.namespace, secret)
+        await resources.until(BATCH_JOBS, "digits", lambda job: "type is Opaque" in status(job)["reason"])
+        await resources.delete(SECRETS, "notices")
+        await resources.cluster.create(SECRETS, resources.namespace, secret | {"type": "batch.cortex.dev/webhook"})
+        accepted = await resources.until(BATCH_JOBS, "digits", lambda job: "job_id" in status(job))
+        assert (await kit.job(status(accepted)["job_id"])).webhook.url == webhook["url"]
 
 
 async def test_what_the_scheduler_refuses_is_told_with_its_kind_and_may_be_mended(tmp_path: Path, items: Path) -> None:
@@ -257,7 +276,8 @@ async def test_a_scheduler_that_is_away_is_waited_for(tmp_path: Path, items: Pat
         async with mirrored(tmp_path, cluster, f"unix:{tmp_path / 's'}") as resources:
             await resources.apply_api()
             await resources.apply_job("digits", items)
-            await resources.until(BATCH_JOBS, "digits", has_submission)
+            away = await resources.until(BATCH_JOBS, "digits", refused_as)
+            assert (refused_as(away), has_submission(away)) == ("system.unavailable", True)
             async with scheduled(tmp_path) as kit:
                 await resources.until(BATCH_JOBS, "digits", lambda job: status(job).get("status") == "running")
                 worker = await kit.worker()
