@@ -200,6 +200,7 @@ class WorkerPool:
         if worker.vouched:
             worker.stop_grace()
             self.awaited.discard(worker.id)
+            self._on_created()  # what it waits for (an image, its turn) is seen in the job's counts
         else:  # what failed before it finished a batch it alone can tell
             last = worker.health
             health = replace(health, failed_starts=last.failed_starts, out_of_memory=last.out_of_memory)
