@@ -1,4 +1,4 @@
-"""Drivers on the tests' cluster, whose pods do what a test says: it speaks for the kubelet."""
+"""Drivers on a cluster whose pods do what a test says: it speaks for the kubelet."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,17 +6,17 @@ from itertools import count
 from typing import Any, Self
 
 import msgspec
+import pytest
 
 from services.common.kubernetes import CONFIG_MAPS, JOBS, PODS, SECRETS, Cluster, Object, Resource
 from services.scheduler.adapters.kubernetes_workers import KubernetesWorkerDriver
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import ContainerState, Health, WorkerRecord
 from services.scheduler.usecases.ports.workers import WorkerExit
-from tests.cluster.kit import TestCluster
+from tests.cluster.kit import TestCluster, any_cluster
 from tests.unit import kubernetes_work
 from tests.unit.kubernetes_work import JOB_ID
 
-NAMESPACE = "default"
 API = kubernetes_work.work().api
 
 
@@ -24,7 +24,7 @@ class Pods:
     """A cluster, and drivers with what they told: `async with Pods() as pods`."""
 
     def __init__(self, **settings: Any) -> None:
-        self.test_cluster = TestCluster()
+        self.test_cluster = any_cluster()
         self.settings = msgspec.structs.replace(kubernetes_work.SETTINGS, **settings)
         self.over: set[str] = set()
         self.drivers: list[Driver] = []
@@ -32,6 +32,7 @@ class Pods:
 
     async def __aenter__(self) -> Self:
         await self.test_cluster.__aenter__()
+        self.namespace = self.test_cluster.namespace
         self.cluster = await self.connect()
         return self
 
@@ -41,6 +42,13 @@ class Pods:
         for cluster in self._clusters:
             await cluster.close()
         await self.test_cluster.__aexit__(*error)
+
+    @property
+    def own_cluster(self) -> TestCluster:
+        """The tests' own, which can be made to fail."""
+        if not isinstance(self.test_cluster, TestCluster):
+            pytest.skip("the faults of this test are those of the tests' own cluster")
+        return self.test_cluster
 
     async def connect(self) -> Cluster:
         cluster = await Cluster.connect({"KUBECONFIG": str(self.test_cluster.kubeconfig)})
@@ -62,16 +70,16 @@ class Pods:
 
     async def job(self) -> Object:
         """The one Job."""
-        (found,), _ = await self.cluster.list(JOBS, NAMESPACE)
+        (found,), _ = await self.cluster.list(JOBS, self.namespace)
         return found
 
     async def pods(self) -> list[Object]:
-        found, _ = await self.cluster.list(PODS, NAMESPACE)
+        found, _ = await self.cluster.list(PODS, self.namespace)
         return sorted(found, key=lambda pod: str(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]))
 
     async def file(self, name: str, key: str) -> str:
         """What a config map holds."""
-        found = await self.cluster.get(CONFIG_MAPS, NAMESPACE, name)
+        found = await self.cluster.get(CONFIG_MAPS, self.namespace, name)
         assert found is not None
         return str(found["data"][key])
 
@@ -82,7 +90,7 @@ class Pods:
 
     async def left(self) -> list[str]:
         """The names of all that there is."""
-        lists = [await self.cluster.list(kind, NAMESPACE) for kind in (JOBS, PODS, CONFIG_MAPS, SECRETS)]
+        lists = [await self.cluster.list(kind, self.namespace) for kind in (JOBS, PODS, CONFIG_MAPS, SECRETS)]
         return [each["metadata"]["name"] for found, _ in lists for each in found]
 
     # The kubelet's word
@@ -90,7 +98,7 @@ class Pods:
     async def say(self, worker: WorkerRecord, status: Object) -> None:
         """Make this the status of a worker's pod."""
         name = msgspec.json.decode(worker.detail)["pod"]
-        await self.cluster.patch(PODS, NAMESPACE, name, {"status": status}, subresource="status")
+        await self.cluster.patch(PODS, self.namespace, name, {"status": status}, subresource="status")
 
     async def bind(self, worker: WorkerRecord) -> None:
         """A node is found for a worker's pod."""
@@ -98,7 +106,7 @@ class Pods:
         target = {"apiVersion": "v1", "kind": "Node", "name": "n1"}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
         kind = Resource("v1", "Binding", f"pods/{name}/binding")
-        await self.cluster.create(kind, NAMESPACE, binding)
+        await self.cluster.create(kind, self.namespace, binding)
 
     async def end(self, worker: WorkerRecord, code: int, **more: Any) -> None:
         """The dequeuer of a worker's pod exits."""
@@ -124,7 +132,7 @@ class Driver(KubernetesWorkerDriver):
         def sign(job_id: str) -> str:
             return f"token {next(numbers)} of {job_id} by {epoch}"
 
-        super().__init__(cluster, NAMESPACE, settings, epoch, sign)
+        super().__init__(cluster, cluster.namespace, settings, epoch, sign)
         self.exits: dict[str, WorkerExit] = {}
         self.healths: dict[str, Health] = {}
         self.containers: dict[str, Sequence[ContainerState]] = {}

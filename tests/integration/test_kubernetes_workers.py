@@ -12,7 +12,7 @@ from services.common.errors import Category, CortexError
 from services.common.kubernetes import JOBS, PODS, SECRETS
 from services.scheduler.adapters.kubernetes_workers import caretaker
 from services.scheduler.domain.model.worker import End, Phase
-from tests.integration.kubernetes_kit import NAMESPACE, Pods, until
+from tests.integration.kubernetes_kit import Pods, until
 from tests.unit import kubernetes_work
 from tests.unit.kubernetes_work import JOB_ID
 
@@ -30,7 +30,7 @@ async def test_a_worker_is_a_pod_of_its_slot_known_by_its_uid() -> None:
         assert (job["metadata"]["name"], job["spec"]["completions"], job["spec"]["parallelism"]) == (NAME, 2, 2)
         assert json.loads(await pods.file(f"{NAME}-spec", "job.json"))["job_id"] == JOB_ID
         assert json.loads(await pods.file(f"{NAME}-worker", "worker.json"))["jobId"] == JOB_ID
-        secret = await pods.cluster.get(SECRETS, NAMESPACE, f"{NAME}-token")
+        secret = await pods.cluster.get(SECRETS, pods.namespace, f"{NAME}-token")
         assert secret is not None
         assert base64.b64decode(secret["data"]["token"]).decode() == f"token 1 of {JOB_ID} by 1"
 
@@ -57,7 +57,7 @@ async def test_a_pod_that_is_deleted_is_replaced_and_not_to_blame() -> None:
     async with Pods() as pods:
         driver = await pods.driver()
         worker = await driver.have(0)
-        await pods.cluster.delete(PODS, NAMESPACE, (await pods.pods())[0]["metadata"]["name"], grace_seconds=1)
+        await pods.cluster.delete(PODS, pods.namespace, (await pods.pods())[0]["metadata"]["name"], grace_seconds=1)
         told = await driver.told(lambda: driver.exits.get(worker.worker_id))
         assert (told.end, told.blameless) == (End.KILLED, True)
         assert (await driver.have(0)).worker_id != worker.worker_id
@@ -131,7 +131,7 @@ async def test_a_job_in_a_queue_waits_suspended_and_says_so() -> None:
         starting = asyncio.create_task(driver.have(0, job))
         health = await driver.told(lambda: driver.healths.get("wanted0"))
         assert (health.phase, health.queued, health.reason) == (Phase.PENDING, True, "waits in the queue `team`")
-        await pods.cluster.patch(JOBS, NAMESPACE, NAME, {"spec": {"suspend": False}})
+        await pods.cluster.patch(JOBS, pods.namespace, NAME, {"spec": {"suspend": False}})
         assert (await starting).found
 
 
@@ -201,7 +201,7 @@ async def test_everything_goes_with_its_job() -> None:
         await driver.clean_up(JOB_ID)
         await until(partial(pods.is_leaving, worker))
         for pod in await pods.pods():
-            await pods.cluster.delete(PODS, NAMESPACE, pod["metadata"]["name"], grace_seconds=0)
+            await pods.cluster.delete(PODS, pods.namespace, pod["metadata"]["name"], grace_seconds=0)
 
         async def nothing_is_left() -> bool:
             return await pods.left() == []
@@ -217,7 +217,7 @@ async def test_what_a_crash_left_of_a_job_that_is_over_is_removed() -> None:
         await pods.driver(epoch=2)
 
         async def leaving() -> bool:
-            found, _ = await pods.cluster.list(JOBS, NAMESPACE)
+            found, _ = await pods.cluster.list(JOBS, pods.namespace)
             return not found
 
         await until(leaving)
@@ -236,7 +236,7 @@ async def test_while_the_api_server_is_away_nobody_is_gone_and_what_was_asked_is
     async with Pods() as pods:
         driver = await pods.driver()
         worker, other = await driver.have(0), await driver.have(1)
-        away = asyncio.create_task(pods.test_cluster.away(2))
+        away = asyncio.create_task(pods.own_cluster.away(2))
         await asyncio.sleep(0)
         await driver.kill(worker)
         with pytest.raises(CortexError) as error:
@@ -252,7 +252,7 @@ async def test_a_watch_that_is_too_old_begins_again_and_misses_no_end() -> None:
     async with Pods() as pods:
         driver = await pods.driver()
         worker = await driver.have(0)
-        pods.test_cluster.compact()
+        pods.own_cluster.compact()
         await pods.end(worker, 1)
         await driver.told(lambda: worker.worker_id in driver.exits)
 
@@ -264,7 +264,7 @@ async def test_the_token_of_a_job_at_work_is_renewed(monkeypatch: pytest.MonkeyP
         await (await pods.driver()).have(0)
 
         async def version() -> str:
-            secret = await pods.cluster.get(SECRETS, NAMESPACE, f"{NAME}-token")
+            secret = await pods.cluster.get(SECRETS, pods.namespace, f"{NAME}-token")
             assert secret is not None
             return base64.b64decode(secret["data"]["token"]).decode()
 
