@@ -24,8 +24,14 @@ from tests.waiting import gone_within, wait_for
 
 ENVOY = Path(sys.executable).with_name("envoy")
 CORTEX = Path(sys.executable).with_name("cortex")
+PATIENCE_S = 30
 Change = Callable[[dict[str, Any]], None]
 ISSUER, AUDIENCE = "https://login.example.org", "cortex"
+
+
+def request(method: str, url: str, **more: Any) -> urllib3.BaseHTTPResponse:
+    """A request that is sent once and waited for: urllib3's own patience is 3 s, which a busy machine may take."""
+    return urllib3.request(method, url, **{"timeout": PATIENCE_S, "retries": False, **more})
 
 
 def printed(settings: Mapping[str, Any], directory: Path, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -85,7 +91,7 @@ class Edge:
 
     def stat(self, name: str) -> int:
         """One of Envoy's counters and gauges."""
-        text = urllib3.request("GET", f"{self.admin}/stats?filter=^{name}$").data.decode()
+        text = request("GET", f"{self.admin}/stats?filter=^{name}$").data.decode()
         return int(text.partition(": ")[2] or 0)
 
     def close(self) -> None:
@@ -98,12 +104,12 @@ class Edge:
     def _ready(self) -> bool:
         assert self.process.poll() is None, self._log.read_text()
         try:
-            return urllib3.request("GET", f"{self.admin}/ready", retries=False).status == 200
+            return request("GET", f"{self.admin}/ready").status == 200
         except urllib3.exceptions.HTTPError:
             return False
 
     def _listening(self) -> dict[str, int]:
-        answer = urllib3.request("GET", f"{self.admin}/listeners?format=json").json()
+        answer = request("GET", f"{self.admin}/listeners?format=json").json()
         return {
             found["name"]: found["local_address"]["socket_address"]["port_value"]
             for found in answer["listener_statuses"]

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from cortex._client import Client
 from cortex.environments import Environment
 from tests.e2e.system import CONTAINER, System, system
-from tests.edge_kit import Edge, edge
+from tests.edge_kit import Edge, edge, request
 from tests.ports import unused_port
 from tests.waiting import wait_for
 
@@ -51,7 +51,7 @@ def behind(running: System) -> dict[str, Any]:
 
 
 def post(url: str, body: Any, **headers: str) -> urllib3.BaseHTTPResponse:
-    return urllib3.request("POST", url, body=body, headers=headers, retries=False, timeout=30)
+    return request("POST", url, body=body, headers=headers)
 
 
 def test_a_job_runs_and_one_trace_leads_from_the_edge_into_the_container(running: System, front: Edge) -> None:
@@ -75,7 +75,7 @@ def test_a_job_runs_and_one_trace_leads_from_the_edge_into_the_container(running
 
 def test_a_clients_own_trace_goes_on_and_its_request_id_stays(front: Edge) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
-    answer = urllib3.request(
+    answer = request(
         "GET", f"{front.url}/get", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01", "x-request-id": "mine"}
     )
     assert answer.headers["x-trace-id"] == trace
@@ -86,7 +86,7 @@ def test_a_clients_own_trace_goes_on_and_its_request_id_stays(front: Edge) -> No
 
 
 def test_envoys_own_headers_reach_neither_side(front: Edge) -> None:
-    answer = urllib3.request("GET", f"{front.url}/get", headers={"x-envoy-upstream-rq-timeout-ms": "1"})
+    answer = request("GET", f"{front.url}/get", headers={"x-envoy-upstream-rq-timeout-ms": "1"})
     assert answer.status == 200
     assert not [name for name in answer.headers if name.lower().startswith(("x-envoy", "server"))]
 
@@ -163,14 +163,14 @@ def test_a_job_is_watched_to_its_end_and_its_log_read_on_a_websocket(running: Sy
 
 
 def test_what_is_not_there_is_told_by_the_gateway(front: Edge) -> None:
-    answer = urllib3.request("GET", f"{front.url}/nothing/here")
+    answer = request("GET", f"{front.url}/nothing/here")
     assert answer.status == 404
     assert answer.json()["kind"] == "endpoints.not_found"
 
 
 @pytest.mark.parametrize("path", ["/batch/a%2fb", "/batch/..%2f..%2fdeploy"])
 def test_a_path_with_two_readings_is_refused(front: Edge, path: str) -> None:
-    answer = urllib3.request("GET", f"{front.url}{path}")
+    answer = request("GET", f"{front.url}{path}")
     assert answer.status == 400
     assert answer.json()["kind"] == "endpoints.malformed_request"
 
@@ -194,7 +194,7 @@ def test_a_container_submits_the_next_job_at_the_url_that_cortex_gave_it(running
     ],
 )
 def test_it_may_do_nothing_else_there(front: Edge, method: str, path: str) -> None:
-    answer = urllib3.request(method, f"http://{front.address('in_cluster')}{path}", headers={"Host": SEED_HOST})
+    answer = request(method, f"http://{front.address('in_cluster')}{path}", headers={"Host": SEED_HOST})
     assert answer.status == 403
     assert answer.json()["kind"] == "edge.forbidden"
     assert "POST /batch/<api_name>" in answer.json()["message"]
@@ -203,21 +203,21 @@ def test_it_may_do_nothing_else_there(front: Edge, method: str, path: str) -> No
 def test_unless_the_operator_says_so(running: System, tmp_path: Path) -> None:
     pods = {"listen": "127.0.0.1:0", "allow": "everything"}
     with edge(tmp_path, open=True, in_cluster=pods, **behind(running)) as front:
-        answer = urllib3.request("GET", f"http://{front.address('in_cluster')}/get/hello")
+        answer = request("GET", f"http://{front.address('in_cluster')}/get/hello")
         assert answer.status == 200
 
 
 def test_probes_and_prometheus_find_their_pages_and_nothing_else(front: Edge) -> None:
     here = f"http://{front.address('observe')}"
-    assert urllib3.request("GET", f"{here}/ready").status == 200
-    assert b"envoy_cluster_upstream_rq_total" in urllib3.request("GET", f"{here}/stats/prometheus").data
-    assert urllib3.request("GET", f"{here}/config_dump").status == 404
-    assert urllib3.request("POST", f"{here}/quitquitquit").status == 404
+    assert request("GET", f"{here}/ready").status == 200
+    assert b"envoy_cluster_upstream_rq_total" in request("GET", f"{here}/stats/prometheus").data
+    assert request("GET", f"{here}/config_dump").status == 404
+    assert request("POST", f"{here}/quitquitquit").status == 404
 
 
 def test_a_client_that_asks_too_often_is_told_to_wait(running: System, tmp_path: Path) -> None:
     with edge(tmp_path, open=True, rate_limit={"per_second": 1, "burst": 3}, **behind(running)) as front:
-        answers = [urllib3.request("GET", f"{front.url}/get", retries=False) for _ in range(8)]
+        answers = [request("GET", f"{front.url}/get") for _ in range(8)]
         assert [answer.status for answer in answers[:3]] == [200, 200, 200]
         refused = next(answer for answer in answers if answer.status != 200)
         assert refused.status == 429
@@ -226,12 +226,12 @@ def test_a_client_that_asks_too_often_is_told_to_wait(running: System, tmp_path:
             "kind": "edge.too_many_requests",
             "message": "too many requests come from your address: wait, then try again",
         }
-        assert urllib3.request("GET", f"{front.url}/readyz", retries=False).status == 200
+        assert request("GET", f"{front.url}/readyz").status == 200
 
 
 def test_while_the_gateway_is_away_the_edge_says_what_to_do(tmp_path: Path) -> None:
     with edge(tmp_path, open=True, gateway=["127.0.0.1:1"], scheduler=["127.0.0.1:1"]) as front:
-        answer = urllib3.request("GET", f"{front.url}/get", retries=False)
+        answer = request("GET", f"{front.url}/get")
         assert answer.status == 503
         assert answer.headers["retry-after"] == "2"
         assert answer.json()["kind"] == "system.unavailable"
@@ -241,7 +241,7 @@ def test_while_the_gateway_is_away_the_edge_says_what_to_do(tmp_path: Path) -> N
 def test_a_gateway_that_is_away_is_passed_over(running: System, tmp_path: Path) -> None:
     here = behind(running)
     with edge(tmp_path, open=True, **here | {"gateway": [*here["gateway"], f"127.0.0.1:{unused_port()}"]}) as front:
-        answers = [urllib3.request("GET", f"{front.url}/get", retries=False).status for _ in range(30)]
+        answers = [request("GET", f"{front.url}/get").status for _ in range(30)]
     assert set(answers) == {200}
 
 
@@ -249,4 +249,4 @@ def test_a_gateway_that_comes_back_is_found(running: System, front: Edge) -> Non
     [gateway] = running.processes("services.gateway")
     gateway.kill()
     psutil.wait_procs([gateway])
-    wait_for("an answer", lambda: urllib3.request("GET", f"{front.url}/get", retries=False).status == 200)
+    wait_for("an answer", lambda: request("GET", f"{front.url}/get").status == 200)

@@ -20,7 +20,7 @@ from cortex.batch.v1 import batch_service_pb2_grpc
 from services.common.errors import Category
 from services.common.grpc_errors import from_rpc_error
 from tests.e2e.system import System, system
-from tests.edge_kit import AUDIENCE, ISSUER, Edge, Issuer, certificate, edge, trusting
+from tests.edge_kit import AUDIENCE, ISSUER, Edge, Issuer, certificate, edge, request, trusting
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -199,9 +199,9 @@ def test_keys_are_fetched_from_the_issuer(running: System, issuer: Issuer, tls: 
         keys = {"jwks": f"https://localhost:{port}/keys", "ca": tls["certificate"]}
         jwt = {"issuer": ISSUER, "audiences": [AUDIENCE], **keys}
         with edge(tmp_path, jwt=jwt, gateway=[running.url.removeprefix("http://")]) as front:
-            answer = urllib3.request("GET", f"{front.url}/get", headers=bearer(issuer.token()), retries=False)
+            answer = request("GET", f"{front.url}/get", headers=bearer(issuer.token()))
             assert answer.status == 200, answer.data
-            assert urllib3.request("GET", f"{front.url}/get", retries=False).status == 401
+            assert request("GET", f"{front.url}/get").status == 401
 
 
 def test_while_they_cannot_be_fetched_the_token_is_not_blamed(
@@ -209,7 +209,7 @@ def test_while_they_cannot_be_fetched_the_token_is_not_blamed(
 ) -> None:
     jwt = {"issuer": ISSUER, "audiences": [AUDIENCE], "jwks": "https://127.0.0.1:1/keys", "ca": tls["certificate"]}
     with edge(tmp_path, jwt=jwt) as front, grpc.insecure_channel(front.address("edge")) as channel:
-        answer = urllib3.request("GET", f"{front.url}/get", headers=bearer(issuer.token()), retries=False)
+        answer = request("GET", f"{front.url}/get", headers=bearer(issuer.token()))
         assert answer.status == 503
         assert answer.json()["kind"] == "system.unavailable"
         assert "keys of the tokens' issuer cannot be fetched" in answer.json()["message"]
@@ -233,7 +233,7 @@ def test_behind_the_edge_nobody_sees_a_token_nor_a_clients_claims(issuer: Issuer
         edge(tmp_path, gateway=[f"127.0.0.1:{port}"], **issuer.settings(tmp_path)) as front,
     ):
         headers = bearer(issuer.token()) | claims
-        seen = urllib3.request("GET", f"{front.url}/get", headers=headers, retries=False).json()
+        seen = request("GET", f"{front.url}/get", headers=headers).json()
     assert "authorization" not in seen
     assert seen["x-forwarded-proto"] == "http"
     assert not [name for name in seen if name.startswith("x-envoy") or "_" in name]
@@ -241,6 +241,6 @@ def test_behind_the_edge_nobody_sees_a_token_nor_a_clients_claims(issuer: Issuer
 
 def test_what_a_trusted_proxy_says_of_the_client_is_believed(issuer: Issuer, tmp_path: Path) -> None:
     with serving(Echo()) as port, edge(tmp_path, open=True, trusted_hops=1, gateway=[f"127.0.0.1:{port}"]) as front:
-        urllib3.request("GET", f"{front.url}/get", headers={"x-forwarded-for": "192.0.2.7"}, retries=False)
+        request("GET", f"{front.url}/get", headers={"x-forwarded-for": "192.0.2.7"})
         [line] = wait_for("the access log", front.log)
     assert line["client"] == "192.0.2.7"
