@@ -85,6 +85,8 @@ class PodDriver:
     handed_out: set[str] = field(default_factory=set)
     ended: list[tuple[str, int]] = field(default_factory=list)
     """Uids and exit codes."""
+    completed: set[int] = field(default_factory=set)
+    """Slots whose pods ended well: they get no other one."""
     sizes: list[int] = field(default_factory=list)
     job: JobRecord | None = None
     exits: Callable[[WorkerExit], None] = lambda _: None
@@ -189,7 +191,7 @@ class PodDriver:
 
     async def _fill(self) -> None:
         for slot in range(self.sizes[-1] if self.sizes and self.job is not None else 0):
-            if not any(pod.slot == slot for pod in self.pods.values()):
+            if slot not in self.completed and not any(pod.slot == slot for pod in self.pods.values()):
                 await self._make(slot)
 
     async def _make(self, slot: int) -> None:
@@ -224,6 +226,7 @@ class PodDriver:
         if pod.uid in self.pods:
             end = End.SUCCEEDED if code == 0 else End.FAILED
             self.ended.append((pod.uid, code))
+            self.completed |= {pod.slot} if code == 0 else set()
             pod.container.close()
             text = f"its dequeuer exited with code {code}"
             await self._gone(pod, WorkerExit(pod.uid, text, end, blameless=code == EXIT_REPLACED))

@@ -68,6 +68,7 @@ class WorkerPool:
         self._fitted = 0  # slots that were looked at when the size was set last
         self._ended = asyncio.Event()
         self._ends: Counter[str] = Counter()
+        self._going = 0  # workers that are being taken out
         self._past: deque[str] = deque(maxlen=PAST_WORKERS)
         self.size = 0
         """Workers that the job is to have; 0 before it began."""
@@ -239,6 +240,16 @@ class WorkerPool:
         """Take a worker out, for good, and put another one in its slot, after `delay` at least."""
         if self.members.pop(worker.id, None) is None:
             return
+        self._going += 1
+        try:
+            await self._take_out(worker, exit_)
+        finally:
+            self._going -= 1
+            self._note_end()
+        if not self.ending:
+            self._follow(worker, exit_, delay)
+
+    async def _take_out(self, worker: Worker, exit_: WorkerExit) -> None:
         self._past.append(worker.id)
         self._ends[exit_.end.value] += worker.record.found
         self._let_go(worker, "the worker is gone")
@@ -247,9 +258,9 @@ class WorkerPool:
         await self._forget(worker.id)
         self.awaited.discard(worker.id)
         self._on_lost(worker)
-        if self.ending:
-            self._note_end()
-            return
+
+    def _follow(self, worker: Worker, exit_: WorkerExit, delay: float) -> None:
+        """Another worker takes the slot, unless that is hopeless."""
         slot = worker.record.slot
         if worker.dismissed:
             self.budget.forgive(slot)
@@ -301,8 +312,8 @@ class WorkerPool:
                 await self._gone(worker, WorkerExit(worker.id, "it did not end in time", End.KILLED))
 
     def _note_end(self) -> None:
-        """All have ended when there is none, and none that is just being started."""
-        if self.ending and not self.members and not self._starts.under_way:
+        """All have ended when there is none, and none that is just being started or taken out."""
+        if self.ending and not self.members and not self._starts.under_way and not self._going:
             self._ended.set()
 
     async def abandon(self) -> None:
