@@ -253,7 +253,11 @@ class JobRun:
         if self._tasks is None:
             work.close()
             return
-        task = self._tasks.create_task(work, name=name)
+        try:
+            task = self._tasks.create_task(work, name=name)
+        except RuntimeError:  # it is being cancelled: whoever goes on after a restart sees to it
+            work.close()
+            return
         if until_over:
             self._background.append(task)
 
