@@ -8,23 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
 
 from services.common.kubernetes import CONFIG_MAPS, JOBS, PODS, SECRETS, Object
-from tests.cluster.kit import TestCluster
+from tests.cluster.kit import AnyCluster, TestCluster, any_cluster
 from tests.cluster.kubelet.kubelet import Node
 from tests.e2e.system import System
 
-NAMESPACE = "default"
+OURS = "cortex.dev/batch=worker"
 IMAGE = "cortex-batch/dequeuer:1"
 
 
 class Pods:
     """A system and its cluster. What waits for the system runs in a thread: the cluster lives in this one."""
 
-    def __init__(self, system: System, cluster: TestCluster) -> None:
+    def __init__(self, system: System, cluster: AnyCluster) -> None:
         self.system = system
         self.cluster = cluster
+        self.namespace = cluster.namespace
+
+    @property
+    def own_cluster(self) -> TestCluster:
+        """The tests' own, which can be made to fail."""
+        if not isinstance(self.cluster, TestCluster):
+            pytest.skip("the faults of this test are those of the tests' own cluster")
+        return self.cluster
 
     async def deploy(self, name: str = "hello", **pod: Any) -> None:
         """Deploy the journeys' container."""
@@ -56,7 +65,7 @@ class Pods:
 
     async def pods(self) -> list[Object]:
         """The workers' pods."""
-        found, _ = await self.cluster.client.list(PODS, NAMESPACE)
+        found, _ = await self.cluster.client.list(PODS, self.namespace)
         return found
 
     async def running(self) -> Object:
@@ -75,7 +84,7 @@ class Pods:
         """Wait until all that belonged to jobs is gone."""
         async with asyncio.timeout(30):
             for resource in (JOBS, PODS, CONFIG_MAPS, SECRETS):
-                while (await self.cluster.client.list(resource, NAMESPACE))[0]:
+                while (await self.cluster.client.list(resource, self.namespace, OURS))[0]:
                     await asyncio.sleep(0.05)
 
 
@@ -91,7 +100,7 @@ async def pods(
     directory: Path, nodes: list[Node] | None = None, environ: Mapping[str, str] | None = None, **settings: Any
 ) -> AsyncIterator[Pods]:
     """A system for one test. `settings` are more of the driver's."""
-    async with TestCluster(nodes or [Node()]) as cluster:
+    async with any_cluster(nodes or [Node()]) as cluster:
         cluster.images.entrypoints[IMAGE] = [sys.executable, "-P", "-m", "services.dequeuer"]
         told = {
             "dequeuer_image": IMAGE,

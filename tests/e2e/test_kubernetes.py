@@ -10,7 +10,7 @@ import pytest
 
 from services.common.kubernetes import JOBS, PODS
 from tests.cluster.kubelet.kubelet import Node, unsupported
-from tests.e2e.pods import NAMESPACE, Pods, pods, until
+from tests.e2e.pods import Pods, pods, until
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -65,7 +65,7 @@ async def test_a_pod_that_is_deleted_is_replaced(tmp_path: Path) -> None:
         job_id = await of.submit(ITEMS, workers=2)
         await of.done(5)
         victim = await of.running()
-        await of.cluster.client.delete(PODS, NAMESPACE, victim["metadata"]["name"])
+        await of.cluster.client.delete(PODS, of.namespace, victim["metadata"]["name"])
         await check_end(of, job_id)
 
 
@@ -133,7 +133,7 @@ async def test_while_the_api_server_is_away_work_goes_on(tmp_path: Path) -> None
         job_id = await of.submit(items, workers=2)
         await of.done(4)
         before = len(of.system.done())
-        await of.cluster.away(30)
+        await of.own_cluster.away(30)
         assert len(of.system.done()) > before + 40
         job = await of.job(job_id)
         assert job["worker_counts"] == {"ready": 2}
@@ -197,8 +197,8 @@ async def test_a_job_in_a_queue_waits_until_it_is_admitted(tmp_path: Path) -> No
             await asyncio.sleep(0.1)
         assert (job["status"], job["queue_name"]) == ("enqueuing", "team")
         assert job["reason"] == "no worker is ready: waits in the queue `team`"
-        (found,), _ = await of.cluster.client.list(JOBS, NAMESPACE)
-        await of.cluster.client.patch(JOBS, NAMESPACE, found["metadata"]["name"], {"spec": {"suspend": False}})
+        (found,), _ = await of.cluster.client.list(JOBS, of.namespace)
+        await of.cluster.client.patch(JOBS, of.namespace, found["metadata"]["name"], {"spec": {"suspend": False}})
         await check_end(of, job_id, ITEMS[:5])
 
 

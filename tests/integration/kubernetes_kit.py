@@ -10,6 +10,7 @@ import pytest
 
 from services.common.kubernetes import CONFIG_MAPS, JOBS, PODS, SECRETS, Cluster, Object, Resource
 from services.scheduler.adapters.kubernetes_workers import KubernetesWorkerDriver
+from services.scheduler.adapters.kubernetes_workers.names import selector
 from services.scheduler.domain.model.job import JobRecord
 from services.scheduler.domain.model.worker import ContainerState, Health, WorkerRecord
 from services.scheduler.usecases.ports.workers import WorkerExit
@@ -89,8 +90,9 @@ class Pods:
         return worker.worker_id not in uids
 
     async def left(self) -> list[str]:
-        """The names of all that there is."""
-        lists = [await self.cluster.list(kind, self.namespace) for kind in (JOBS, PODS, CONFIG_MAPS, SECRETS)]
+        """The names of all that there is of ours."""
+        kinds, ours = (JOBS, PODS, CONFIG_MAPS, SECRETS), selector(self.settings.deployment)
+        lists = [await self.cluster.list(kind, self.namespace, ours) for kind in kinds]
         return [each["metadata"]["name"] for found, _ in lists for each in found]
 
     # The kubelet's word

@@ -117,6 +117,7 @@ class KubernetesWorkerDriver:
         work = Work.of(self._settings, self._namespace, api, job, self._epoch)
         begun = asyncio.get_running_loop().time()
         while True:
+            news = self._observed.news(worker.job_id, worker.slot)  # first: nothing is missed between look and wait
             pod = await self._pod_for(work, worker.slot)
             if pod is not None:
                 uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
@@ -124,7 +125,8 @@ class KubernetesWorkerDriver:
                 return replace(worker, worker_id=uid, detail=json.dumps({"pod": name}))
             waited = asyncio.get_running_loop().time() - begun
             self._tellings.waiting(worker.worker_id, self._why_waiting(worker.job_id, waited))
-            await self._news(worker.job_id, worker.slot)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), LOOK_AGAIN_SECONDS)
 
     async def _pod_for(self, work: Work, slot: int) -> Object | None:
         """A pod of this slot that can work and that nobody had yet; None while there is none.
@@ -185,10 +187,6 @@ class KubernetesWorkerDriver:
             return Health(Phase.PENDING, reason, queued=True)
         stalled = seconds >= self._settings.stalled_seconds
         return Health(Phase.STALLED if stalled else Phase.PENDING, "Kubernetes has not made its pod yet")
-
-    async def _news(self, job_id: str, slot: int) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._observed.news(job_id, slot), LOOK_AGAIN_SECONDS)
 
     async def adopt(self, worker: WorkerRecord) -> bool:
         """Watch a pod that an earlier scheduler handed out. False when it is gone."""

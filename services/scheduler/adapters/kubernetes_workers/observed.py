@@ -68,9 +68,9 @@ class Observed:
         """The pods that a worker of a job is, or was."""
         return [self._pods[uid] for uid in self._of_slot.get((job_id, slot), ())]
 
-    async def news(self, job_id: str, slot: int) -> None:
-        """Wait until something about a job's Job, or its pods in this slot, is new."""
-        await self._news.setdefault(job_id, {}).setdefault(slot, asyncio.Event()).wait()
+    def news(self, job_id: str, slot: int) -> asyncio.Event:
+        """Set as soon as something about a job's Job, or its pods in this slot, is new from now on."""
+        return self._news.setdefault(job_id, {}).setdefault(slot, asyncio.Event())
 
     def note(self, job: Object) -> None:
         """A Job that we have just made or changed: known before the watch tells of it."""
