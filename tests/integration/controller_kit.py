@@ -17,7 +17,7 @@ import pytest
 from services.common.kubernetes import BATCH_APIS, BATCH_JOBS, Cluster, Followed, Object, Resource, follow
 from services.scheduler.adapters.aws.session import AwsSession
 from services.scheduler.adapters.object_stores import ObjectStores
-from tests.cluster.kit import TestCluster
+from tests.cluster.kit import AnyCluster, any_cluster
 from tests.integration.scheduler_kit import Kit, ScriptedDriver, scheduler
 
 CRDS = Path(__file__).parents[2] / "deploy/helm/cortex-batch/crds"
@@ -144,7 +144,7 @@ def refused_as(resource: Object) -> str:
 
 
 @asynccontextmanager
-async def mirrored(directory: Path, cluster: TestCluster, address: str, **more: str) -> AsyncIterator[Resources]:
+async def mirrored(directory: Path, cluster: AnyCluster, address: str, **more: str) -> AsyncIterator[Resources]:
     """A controller that mirrors a cluster's resources to the scheduler at this address."""
     environ = {
         **os.environ,
@@ -177,7 +177,7 @@ async def scheduled(directory: Path) -> AsyncIterator[Kit]:
 async def system(directory: Path, **more: str) -> AsyncIterator[tuple[Resources, Kit]]:
     """All of it."""
     async with (
-        TestCluster() as cluster,
+        any_cluster() as cluster,
         scheduled(directory) as kit,
         mirrored(directory, cluster, kit.address, **more) as found,
     ):

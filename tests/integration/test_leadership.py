@@ -19,7 +19,7 @@ from services.common.errors import CortexError
 from services.common.kubernetes import LEASES, Cluster
 from services.common.kubernetes.lease import LOST, Lease
 from services.scheduler.api.server import SERVICES
-from tests.cluster.kit import TestCluster
+from tests.cluster.kit import TestCluster, any_cluster
 from tests.e2e.system import CONTAINER
 from tests.integration.leadership_kit import LEASE_SECONDS, NOT_SERVING, SERVING, replicas
 
@@ -102,7 +102,7 @@ def api_file(notes: Path) -> bytes:
 async def test_the_standby_answers_for_its_health_alone_and_leads_when_the_leader_is_killed(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
-    async with TestCluster() as cluster, replicas(tmp_path, cluster.kubeconfig) as (first, second):
+    async with any_cluster() as cluster, replicas(tmp_path, cluster.kubeconfig) as (first, second):
         assert [await second.health(name) for name in ("", *SERVICES)] == [SERVING, NOT_SERVING, NOT_SERVING]
         with pytest.raises(grpc.aio.AioRpcError, match="stands by") as refused:
             await second.batch.ListApis(pb.ListApisRequest())
@@ -124,7 +124,7 @@ async def test_the_standby_answers_for_its_health_alone_and_leads_when_the_leade
 
 
 async def test_a_leader_that_ends_hands_over_at_once(tmp_path: Path) -> None:
-    async with TestCluster() as cluster, replicas(tmp_path, cluster.kubeconfig) as (first, second):
+    async with any_cluster() as cluster, replicas(tmp_path, cluster.kubeconfig) as (first, second):
         first.signal(signal.SIGTERM)
         assert await first.ended() == 0
         assert "first released the lease scheduler" in "".join(first.log)
@@ -132,7 +132,7 @@ async def test_a_leader_that_ends_hands_over_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_leader_that_was_stopped_for_too_long_ends_as_soon_as_it_wakes_up(tmp_path: Path) -> None:
-    async with TestCluster() as cluster, replicas(tmp_path, cluster.kubeconfig) as (first, second):
+    async with any_cluster() as cluster, replicas(tmp_path, cluster.kubeconfig) as (first, second):
         first.signal(signal.SIGSTOP)
         await second.told("second holds the lease")
         first.signal(signal.SIGCONT)
