@@ -178,6 +178,7 @@ class Worker:
             async with asyncio.timeout(ending.drain_s) as self._drain_limit:
                 await self._delivery.idle.wait()
                 await self._completion.quiet.wait()
+        self._drain_limit = None  # nothing to cut short any more
         self._readiness.stop()
         self._delivery.give_up()
         recorded = self._group.create_task(self._have_recorded(ending.record_s, talk))

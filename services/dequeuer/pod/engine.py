@@ -222,7 +222,7 @@ class EngineProcess:
         self._name = name
         self._guard = guard
         self._carried = asyncio.create_task(child.wait(), name=f"output of {name}")
-        self._sent: list[asyncio.Task[int]] = []
+        self._sent: list[subprocess.Popen[bytes]] = []
         self._ended = False
 
     async def begin(self) -> None:
@@ -247,8 +247,8 @@ class EngineProcess:
         """How it ended. Where only what carries its output has ended, it is ended too."""
         await self._carried
         self._ended = True
-        if self._sent:
-            await asyncio.wait(self._sent)
+        for sending in self._sent:
+            await asyncio.to_thread(sending.wait)
         state = await self._launcher.state_of(self._name)
         self._launcher.running = None
         await self._remove()
@@ -269,8 +269,15 @@ class EngineProcess:
     def _send(self, name: str) -> None:
         """Without waiting: the end is seen when it comes."""
         if not self._ended:
-            child = Child(self._launcher.engine.signal(self._name, name), self._launcher.environ, None)
-            self._sent.append(asyncio.create_task(child.wait(), name=f"{name} to {self._name}"))
+            sending = subprocess.Popen(
+                self._launcher.engine.signal(self._name, name),
+                env=dict(self._launcher.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            self._sent.append(sending)
 
     async def _remove(self) -> None:
         told = await self._launcher.ask(self._launcher.engine.remove(self._name))
