@@ -8,7 +8,7 @@ import pytest
 from services.common.channels import has_replicas
 from services.gateway.envoy import bootstrap
 from services.gateway.envoy import settings as edge_settings
-from services.scheduler.adapters.kubernetes_workers.settings import load_settings
+from services.scheduler.adapters.kubernetes_workers.settings import KubernetesWorkerSettings, load_settings
 from tests.deploy.chart import CLOSED, NAMESPACE, VALUES, VARIANTS, Json, objects, render
 from tests.edge_kit import ENVOY, Issuer, certificate
 
@@ -60,12 +60,22 @@ def _host_and_port(target: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def told_to_the_driver(directory: Path, *values: Json) -> KubernetesWorkerSettings:
+    data = objects(render(*values), "ConfigMap")["cortex-cortex-batch-scheduler"]
+    file = directory / "settings.yaml"
+    file.write_text(data["data"]["kubernetes.yaml"])
+    return load_settings(file)
+
+
+def test_on_a_laptop_workers_run_on_the_node_that_there_is(tmp_path: Path) -> None:
+    """An empty map in a values file changes nothing: Helm lays maps over each other."""
+    driver = told_to_the_driver(tmp_path, VALUES["kind"])
+    assert (driver.node_selector, driver.tolerations) == ({}, ())
+
+
 def test_workers_find_the_leader_by_the_edge_or_by_themselves(tmp_path: Path) -> None:
     def address(way: str) -> str:
-        data = objects(render(CLOSED, {"workers": {"connect": way}}), "ConfigMap")["cortex-cortex-batch-scheduler"]
-        file = tmp_path / "settings.yaml"
-        file.write_text(data["data"]["kubernetes.yaml"])
-        return load_settings(file).scheduler_address
+        return told_to_the_driver(tmp_path, CLOSED, {"workers": {"connect": way}}).scheduler_address
 
     assert not has_replicas(address("edge")), "the edge answers no questions about leaders"
     assert has_replicas(address("scheduler"))
