@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from tests.cluster.api import expressions
 from tests.cluster.api.clock import now
 from tests.cluster.api.kinds import Kind, Object
 
@@ -94,6 +95,7 @@ def mistakes(definition: Object) -> list[str]:
 
 def _of_schema(schema: Object, path: str, root: bool = False) -> list[str]:
     found = [f"{path}.{word}: Forbidden: {word} is forbidden" for word in _REFUSED if word in schema]
+    found += expressions.cannot_be_read(schema, path)
     if root and schema.get("type") != "object":
         found.append(f'{path}.type: Invalid value: "{schema.get("type", "")}": must be object at the root')
     free = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.cluster.api import crds, schema
+from tests.cluster.api import crds, expressions, schema
 from tests.cluster.api.kinds import Kind, Object
 from tests.cluster.api.rules import jobs, metadata, others, pods
 
@@ -25,8 +25,8 @@ def mistakes(kind: Kind, new: Object, old: Object | None) -> list[str]:
     """All that is wrong with an object that somebody wants to store."""
     found = metadata.mistakes(kind, new)
     if kind.custom:
-        return found + schema.mistakes(
-            {name: part for name, part in new.items() if name != "metadata"}, kind.schema or {}
-        )
+        described = kind.schema or {}
+        found += schema.mistakes({name: part for name, part in new.items() if name != "metadata"}, described)
+        return found or expressions.mistakes(new, old, described)
     rule = _RULES.get(kind.key)
     return found + (rule(new, old) if rule else [])
