@@ -17,7 +17,7 @@ from services.scheduler.adapters.local_workers import namespaces
 
 log = logging.getLogger(__name__)
 
-INFRA_IMAGE = "registry.k8s.io/pause:3.10"
+INFRA_IMAGE = "rancher/mirrored-pause:3.10"
 """What holds a worker's network with docker; `CORTEX_INFRA_IMAGE` names another one. It only sleeps."""
 
 _FIRST_PAUSE_SECONDS = 5.0
