@@ -24,7 +24,7 @@ test: venv
 
 # What the tests of clusters say of ours must hold for a real control plane too; needs Go, and ten minutes the first time.
 test-cluster: venv
-	$(BIN)/python -m tests.cluster.real.control_plane -- $(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m tests.cluster.real.control_plane -- $(BIN)/python -m pytest tests/cluster tests/integration/test_kubernetes_workers.py
 
 check: venv
 	$(BIN)/ruff format --check .

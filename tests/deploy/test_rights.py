@@ -35,7 +35,7 @@ class AsTheScheduler(Pods):
     async def connect(self) -> Cluster:
         if not self._clusters:
             return await super().connect()  # the test's own
-        self._clusters.append(await Cluster.connect({"KUBECONFIG": str(self.test_cluster.kubeconfig_of("scheduler"))}))
+        self._clusters.append(await Cluster.connect({"KUBECONFIG": str(self.own_cluster.kubeconfig_of("scheduler"))}))
         return self._clusters[-1]
 
 
@@ -50,7 +50,7 @@ async def elected(cluster: Cluster, name: str) -> None:
 async def test_the_scheduler_may_do_what_its_driver_does_and_nothing_more() -> None:
     role = roles("scheduler")
     async with AsTheScheduler() as pods:
-        rights = pods.test_cluster.server.rights
+        rights = pods.own_cluster.server.rights
         rights.grant("scheduler", "default", role)
         first = await pods.driver(epoch=1)
         await elected(pods._clusters[-1], f"{PREFIX}-scheduler")
@@ -67,7 +67,7 @@ async def test_the_scheduler_may_do_what_its_driver_does_and_nothing_more() -> N
 
 async def test_no_other_lease_is_the_schedulers() -> None:
     async with AsTheScheduler() as pods:
-        pods.test_cluster.server.rights.grant("scheduler", "default", roles("scheduler"))
+        pods.own_cluster.server.rights.grant("scheduler", "default", roles("scheduler"))
         await elected(pods.cluster, "somebody-elses")
         with pytest.raises(Exception, match="forbidden"):
             await Lease(await pods.connect(), "somebody-elses", "pod-1")._try()
