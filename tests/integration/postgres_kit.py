@@ -9,9 +9,11 @@ PostgreSQL refuses to be run by root. Root starts it as `nobody`, who may not be
 installed: then it runs from a copy.
 """
 
+import ctypes
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from tests.waiting import wait_for
 
 SUPERUSER, USER, PASSWORD = "postgres", "cortex", "se/cr:et@1"
 QUOTED_PASSWORD = "se%2Fcr%3Aet%401"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SETTINGS = {
     "fsync": "off",  # processes are killed here, not machines
     "max_wal_size": "256MB",
@@ -57,7 +60,12 @@ class Postgres:
         command = [str(self.binaries / "postgres"), "-D", data, "-k", sockets, "-p", str(self.port)]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "-c", "listen_addresses=127.0.0.1", *options], stdout=log, stderr=log, text=True, **_as_who()
+                [*command, "-c", "listen_addresses=127.0.0.1", *options],
+                stdout=log,
+                stderr=log,
+                text=True,
+                preexec_fn=_end_with_parent,
+                **_as_who(),
             )
         wait_for("PostgreSQL", self._answers)
 
@@ -137,6 +145,11 @@ def postgres() -> Iterator[Postgres]:
     """The server of all tests of this process."""
     with postgres_server() as server:
         yield server
+
+
+def _end_with_parent() -> None:
+    """In the server, before it begins: tests that are killed take it with them."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 def _nobody() -> tuple[int, int]:
