@@ -29,7 +29,7 @@ import psycopg
 import pytest
 
 from tests.ports import unused_port
-from tests.waiting import wait_for
+from tests.waiting import left_after, wait_for
 
 SUPERUSER, USER, PASSWORD = "postgres", "cortex", "se/cr:et@1"
 QUOTED_PASSWORD = "se%2Fcr%3Aet%401"
@@ -74,10 +74,12 @@ class Postgres:
         assert self.process is not None
         server = psutil.Process(self.process.pid)
         server.suspend()  # it starts nothing more
-        for process in [*server.children(recursive=True), server]:
+        sessions = server.children(recursive=True)
+        for process in [*sessions, server]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
+        assert not left_after(10.0, sessions), "until then its memory is in use, and none can be started"
 
     def stop(self) -> None:
         """Make sure that it is gone."""
