@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 300
 """The server ends a watch after this, and we ask again: so a connection that is dead unnoticed is found."""
 SILENCE_SECONDS = 330.0
+LEAST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 10.0
 _LINE_BYTES = 8 * 1024 * 1024
 
@@ -60,12 +61,11 @@ async def follow(
                     if change is not None:
                         yield change
         except CortexError as error:
-            if error.kind == GONE:
-                version = ""
-                continue
-            pause = min(MAX_PAUSE_SECONDS, max(0.2, pause * 2))
-            log.warning("following %s: %s; going on in %.1f s", resource.plural, error.message, pause)
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311  # spreads requests, guards nothing
+            log.warning("following %s: %s; going on soon", resource.plural, error.message)
+            version = "" if error.kind == GONE else version
+        # Also when the server ended the watch as it should: one that ends each at once is not to be besieged.
+        pause = min(MAX_PAUSE_SECONDS, max(LEAST_PAUSE_SECONDS, pause * 2))
+        await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311  # spreads requests, guards nothing
 
 
 async def _watch(
