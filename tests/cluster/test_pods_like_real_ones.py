@@ -235,17 +235,23 @@ async def test_a_pod_that_is_deleted_stops_its_main_container_before_its_sidecar
 ) -> None:
     cluster = cluster_with_nodes
     volume = {"volumes": [{"name": "out", "hostPath": {"path": str(cluster.kubeconfig.parent)}}]}
-    tell = "trap 'echo {} >> /out/order; exit 0' TERM; sleep 600 & wait"
+    tell = "trap 'echo {0} >> /out/order; exit 0' TERM; touch /out/{0}; sleep 600 & wait"
     body = job(script=tell.format("main"), sidecar=tell.format("sidecar"), pod=volume)
+    out = cluster.kubeconfig.parent
     pod = body["spec"]["template"]["spec"]
     for container in pod["containers"] + pod["initContainers"]:
         container["volumeMounts"] = [{"name": "out", "mountPath": "/out"}]
     await _make(cluster, body)
     first = await pod_that(cluster, "runs", lambda pod: _running(pod) and container_state(pod, "main").get("ready"))
+
+    async def both_listen() -> bool:
+        return (out / "main").exists() and (out / "sidecar").exists()
+
+    await eventually("both wait for their signals", both_listen)
     await cluster.client.delete(JOBS, cluster.namespace, "work")
 
     async def gone() -> bool:
         return await cluster.client.get(PODS, cluster.namespace, first["metadata"]["name"]) is None
 
     await eventually("the pod is gone", gone)
-    assert (cluster.kubeconfig.parent / "order").read_text().split() == ["main", "sidecar"]
+    assert (out / "order").read_text().split() == ["main", "sidecar"]

@@ -399,7 +399,7 @@ any_settings = st.fixed_dictionaries(
 )
 
 
-@hypothesis_settings(max_examples=60, deadline=None)  # other work shares the machine
+@hypothesis_settings(max_examples=30, deadline=None)  # other work shares the machine
 @given(any_api(), any_settings, st.integers(0, 3))
 def test_whatever_an_api_says_kubernetes_schemas_accept_it(api: Json, told: Json, parts: int) -> None:
     of = of_api(api, told)
