@@ -2,23 +2,20 @@
 
 With the argument `write-job-spec` it only puts a large job's specification together, and ends: see `job_spec_parts`.
 
-Exit codes: 0 ended as told (by the scheduler or a signal); 1 could not start, or failed; 3 no scheduler for too long.
-In a pod there are more, see `services.dequeuer.endings`.
+Its exit codes: `services.common.exit_codes`.
 """
 
 import logging
 import os
 import sys
 
-from services.common import lifecycle, logs
+from services.common import exit_codes, lifecycle, logs
 from services.common.names import GRPC_VARIABLES
 from services.common.settings import SettingsError
 from services.dequeuer.job_spec_parts import write_once
 from services.dequeuer.settings import POD_WORKER_VARIABLE, Settings, read, read_document
 
 WRITE_DOCUMENT = "write-job-spec"
-EXIT_NEVER = 64
-"""In a pod: this worker can never work. Others: `endings`, which imports gRPC."""
 
 
 def main() -> int:
@@ -32,7 +29,7 @@ def main() -> int:
         settings = read(environ)
     except SettingsError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # this is the process's last word
-        return EXIT_NEVER if POD_WORKER_VARIABLE in environ else 1
+        return exit_codes.NEVER_OF_USE if POD_WORKER_VARIABLE in environ else exit_codes.FAILED
     logs.configure("cortex-dequeuer", settings.log_level)
     _label_records(settings)
     os.environ.update(GRPC_VARIABLES | environ)

@@ -1,15 +1,4 @@
-"""How a worker ends: how long everything may take, and with which exit code.
-
-On this machine, where the parent knows why, the code says little: 0 as told, 1 failed, 3 no scheduler for too long. In
-a pod it says what is to become of the pod's place (a Job's `podFailurePolicy` and `backoffLimitPerIndex` read it):
-
-    0  the job needs this worker no more
-    1  failed
-    3  no scheduler for too long
-    64 this worker can never work
-    65 the job is over, or the scheduler does not know it
-    66 another worker is to take this one's place: that is not a failure
-"""
+"""How a worker ends: how long everything may take, and with which exit code."""
 
 from dataclasses import dataclass, replace
 
@@ -17,12 +6,8 @@ import grpc
 
 from cortex.batch.v1.worker_service_pb2 import Shutdown
 from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
+from services.common import exit_codes
 from services.dequeuer.stream import Orphaned, Refused
-
-EXIT_FAILED = 1
-EXIT_ORPHANED = 3
-EXIT_JOB_OVER = 65
-EXIT_REPLACED = 66
 
 TERM_DRAIN_S = 4.5
 TERM_STOP_S = 2.0
@@ -49,7 +34,7 @@ class Ending:
     farewell: bool = True
     """There is a scheduler to report to."""
     at_once: bool = False
-    code: int = 0
+    code: int = exit_codes.DONE
 
 
 class Endings:
@@ -62,24 +47,24 @@ class Endings:
 
     def told(self, shutdown: Shutdown) -> Ending:
         """The scheduler says so."""
-        code = EXIT_REPLACED if self._in_pod and not shutdown.job_over else 0
+        code = exit_codes.HANDED_BACK if self._in_pod and not shutdown.job_over else exit_codes.DONE
         return Ending(f"told to end: {shutdown.reason}", shutdown.grace_seconds, self._stop_s, code=code)
 
     def refused(self, refused: Refused) -> Ending:
         """The scheduler has no use for this worker."""
-        code = 0
+        code = exit_codes.DONE
         if self._in_pod:
-            code = EXIT_JOB_OVER if refused.code is grpc.StatusCode.NOT_FOUND else EXIT_REPLACED
+            code = exit_codes.JOB_IS_OVER if refused.code is grpc.StatusCode.NOT_FOUND else exit_codes.HANDED_BACK
         reason = f"the scheduler has no use for this worker: {refused}"
         return Ending(reason, stop_s=self._stop_s, farewell=False, code=code)
 
     def orphaned(self, orphaned: Orphaned) -> Ending:
         """There is no scheduler."""
-        return Ending(str(orphaned), stop_s=self._stop_s, farewell=False, code=EXIT_ORPHANED)
+        return Ending(str(orphaned), stop_s=self._stop_s, farewell=False, code=exit_codes.ORPHANED)
 
     def failed(self, reason: str) -> Ending:
         """The containers cannot be started."""
-        return Ending(reason, stop_s=self._stop_s, code=EXIT_FAILED)
+        return Ending(reason, stop_s=self._stop_s, code=exit_codes.FAILED)
 
     def signalled(self) -> Ending:
         """A signal says that everything ends soon.
@@ -92,8 +77,8 @@ class Endings:
         ours_s = max(0.0, self._pod.termination_seconds - self._pod.stop_seconds)
         record_s, goodbye_s = max(0.5, min(TERM_STOP_S, ours_s / 4)), max(0.25, min(GOODBYE_S, ours_s / 8))
         drain_s = max(0.0, ours_s - record_s - goodbye_s - LAST_SPANS_S)
-        return replace(ending, drain_s=drain_s, record_s=record_s, goodbye_s=goodbye_s, code=EXIT_REPLACED)
+        return replace(ending, drain_s=drain_s, record_s=record_s, goodbye_s=goodbye_s, code=exit_codes.HANDED_BACK)
 
     def lost(self) -> Ending:
         """The whole system is gone."""
-        return Ending("the system is gone", at_once=True, code=EXIT_FAILED)
+        return Ending("the system is gone", at_once=True, code=exit_codes.FAILED)

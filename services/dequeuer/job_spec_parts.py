@@ -11,6 +11,8 @@ import logging
 import time
 from pathlib import Path
 
+from services.common import exit_codes
+
 log = logging.getLogger(__name__)
 
 DIGEST_FILE = "digest"
@@ -43,10 +45,10 @@ def write_once(parts: Path, directory: Path) -> int:
     while (document := read_parts(parts)) is None:
         if time.monotonic() > until:
             log.error("the parts of the job's specification in %s do not fit together", parts)
-            return 1
+            return exit_codes.FAILED
         time.sleep(0.5)
     write_document(directory, document)
-    return 0
+    return exit_codes.DONE
 
 
 async def keep(parts: Path, directory: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from services.common import exit_codes
 from services.common.lifecycle import Stop
 from services.common.telemetry import start
 from services.dequeuer import pod
@@ -27,7 +28,7 @@ async def run(settings: Settings, environ: Mapping[str, str], stop: Stop) -> int
             return await Worker(spec, containers, telemetry, group).run(stop)
     except ExceptionGroup:
         log.exception("the dequeuer failed")
-        return 1
+        return exit_codes.FAILED
     finally:
         if keeping is not None:
             keeping.cancel()

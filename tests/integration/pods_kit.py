@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cortex.batch.v1.worker_spec_pb2 import Container, PodRuntime, WorkerSpec
+from services.common.exit_codes import HANDED_BACK
 from services.common.lifecycle import Stop
 from services.common.telemetry import start
-from services.dequeuer.endings import EXIT_REPLACED
 from services.dequeuer.external_pod import ExternalPod
 from services.dequeuer.worker import Worker
 from services.scheduler.domain.api_config.model import ApiConfig
@@ -229,7 +229,7 @@ class PodDriver:
             self.completed |= {pod.slot} if code == 0 else set()
             pod.container.close()
             text = f"its dequeuer exited with code {code}"
-            await self._gone(pod, WorkerExit(pod.uid, text, end, blameless=code == EXIT_REPLACED))
+            await self._gone(pod, WorkerExit(pod.uid, text, end, blameless=code == HANDED_BACK))
 
     async def _gone(self, pod: Pod, exit_: WorkerExit) -> None:
         if self.pods.pop(pod.uid, None) is None:

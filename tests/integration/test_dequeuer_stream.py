@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from cortex.batch.v1 import worker_service_pb2 as pb
 from cortex.batch.v1.worker_spec_pb2 import Container, LocalRuntime
 from services.common.errors import CortexError
-from services.dequeuer.endings import EXIT_ORPHANED
+from services.common.exit_codes import ORPHANED
 from services.dequeuer.ports import PodListener
 from tests.integration.dequeuer_kit import PATIENCE_S, Answer, Asked, InProcessPod, Kit, surroundings
 
@@ -238,7 +238,7 @@ class TestEnds:
             kit.start()
             await kit.scheduler.until_ready()
             await kit.scheduler.close()
-            assert await kit.ended() == EXIT_ORPHANED
+            assert await kit.ended() == ORPHANED
             assert kit.pod.stopped_with is not None
 
     async def test_when_the_system_is_gone_everything_ends_at_once(self, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from cortex.batch.v1 import batch_service_pb2 as pb
+from services.common.exit_codes import DONE, HANDED_BACK, JOB_IS_OVER
 from services.dequeuer import deaths
-from services.dequeuer.endings import EXIT_JOB_OVER, EXIT_REPLACED
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.domain.model.worker import Health, Phase, WorkerRecord
 from services.scheduler.usecases.running import restart_budget
@@ -206,7 +206,7 @@ async def test_disruptions_are_replaced_and_never_counted_as_failures(tmp_path: 
         first = driver.only().uid
         driver.only().stop.set()  # SIGTERM, and not time enough for the batch
         await driver.until_gone(first)
-        assert driver.ended == [(first, EXIT_REPLACED)]
+        assert driver.ended == [(first, HANDED_BACK)]
         await kit.batch.UpdateJob(pb.UpdateJobRequest(api_name="hello", job_id=job_id, paused=True))
         for _ in range(2 * restart_budget.MAX_FAILED_STARTS):
             await kit.until(job_id, lambda job: job.worker_counts.ready == 1)
@@ -292,7 +292,7 @@ async def test_the_number_of_pods_follows_the_job(tmp_path: Path) -> None:
         await kit.batch.UpdateJob(pb.UpdateJobRequest(api_name="hello", job_id=job_id, workers=1))
         held.free.set()
         await driver.until(lambda: not beyond & set(driver.pods))
-        assert {code for uid, code in driver.ended if uid in beyond} == {EXIT_REPLACED}
+        assert {code for uid, code in driver.ended if uid in beyond} == {HANDED_BACK}
         job = await kit.until(job_id, over)
         assert (job.batch_counts.succeeded, job.metrics.failed) == (20, 0)
         assert driver.sizes == [1, 3, 1]
@@ -359,5 +359,5 @@ async def test_a_pod_of_a_job_that_ended_meanwhile_says_so_with_its_exit_code(tm
         await kit.batch.StopJob(pb.StopJobRequest(api_name="hello", job_id=job_id))
         assert left.dequeuer is not None
         async with asyncio.timeout(10):
-            assert await left.dequeuer in (0, EXIT_JOB_OVER)
+            assert await left.dequeuer in (DONE, JOB_IS_OVER)
         left.container.close()

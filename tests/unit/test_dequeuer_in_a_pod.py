@@ -9,9 +9,9 @@ import pytest
 
 from cortex.batch.v1.worker_service_pb2 import ContainerState, Shutdown
 from cortex.batch.v1.worker_spec_pb2 import Container, LocalRuntime, PodRuntime, WorkerSpec
+from services.common.exit_codes import DONE, HANDED_BACK, JOB_IS_OVER
 from services.common.settings import SettingsError
 from services.dequeuer import endings
-from services.dequeuer.__main__ import EXIT_NEVER
 from services.dequeuer.endings import Endings
 from services.dequeuer.external_pod import ExternalPod
 from services.dequeuer.ports import ContainerExit, PodState
@@ -141,10 +141,8 @@ def ending_codes(spec: WorkerSpec) -> list[int]:
 
 
 def test_in_a_pod_the_exit_code_says_what_becomes_of_its_place() -> None:
-    over, replaced = endings.EXIT_JOB_OVER, endings.EXIT_REPLACED
-    assert ending_codes(WorkerSpec(pod=PodRuntime())) == [0, replaced, over, replaced, replaced]
-    assert ending_codes(WorkerSpec(local=LocalRuntime())) == [0, 0, 0, 0, 0]
-    assert {over, replaced, EXIT_NEVER} == {64, 65, 66}
+    assert ending_codes(WorkerSpec(pod=PodRuntime())) == [DONE, HANDED_BACK, JOB_IS_OVER, HANDED_BACK, HANDED_BACK]
+    assert ending_codes(WorkerSpec(local=LocalRuntime())) == [DONE] * 5
 
 
 @pytest.mark.parametrize(("termination_s", "stop_s"), [(30, 10), (60, 5), (10, 4), (300, 30)])

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from signal import Signals
 from typing import Any, TypeAlias
 
-from services.scheduler.adapters.kubernetes_workers.manifests.job import HANDED_BACK, JOB_IS_OVER, NEVER_OF_USE
+from services.common.exit_codes import HANDED_BACK, JOB_IS_OVER, NEVER_OF_USE
 from services.scheduler.adapters.kubernetes_workers.names import DEQUEUER, INDEX_LABEL
 from services.scheduler.domain.model.worker import ContainerState, End, Health, Phase
 from services.scheduler.usecases.ports.workers import WorkerExit

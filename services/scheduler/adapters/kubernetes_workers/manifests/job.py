@@ -1,5 +1,6 @@
 """The Indexed Job: one for each job of ours, an index for each worker."""
 
+from services.common.exit_codes import HANDED_BACK, JOB_IS_OVER, NEVER_OF_USE
 from services.scheduler.adapters.kubernetes_workers.manifests.pod import pod_template
 from services.scheduler.adapters.kubernetes_workers.manifests.work import Json, Work
 from services.scheduler.adapters.kubernetes_workers.names import (
@@ -9,13 +10,6 @@ from services.scheduler.adapters.kubernetes_workers.names import (
     PARTS_ANNOTATION,
     QUEUE_LABEL,
 )
-
-NEVER_OF_USE = 64
-"""Exit code of a dequeuer whose worker can never work: its index is given up."""
-JOB_IS_OVER = 65
-"""Exit code of a dequeuer that the scheduler does not know: the whole Job is given up."""
-HANDED_BACK = 66
-"""Exit code of a dequeuer that was told to go before its job was over."""
 
 _NO_LIMIT = 1_000_000
 
