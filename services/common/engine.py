@@ -141,6 +141,12 @@ def container_name(worker_id: str, container: str, start: int) -> str:
     return f"cortex-{worker_id}-{container}-{start}"
 
 
+def last_line(text: str) -> str:
+    """What an engine's program says in the end, without its own way to begin an error."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("Error: ") if lines else "it does not say why"
+
+
 def unmarked(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment for the engine's own program: without what marks everything that belongs to a worker."""
     return {name: value for name, value in environ.items() if not name.startswith("CORTEX_")}

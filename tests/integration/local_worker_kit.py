@@ -12,7 +12,7 @@ import psutil
 import yaml
 
 from services.scheduler.adapters.local_workers import LocalWorkerDriver, LocalWorkerSettings
-from services.scheduler.adapters.local_workers.driver import WORKER_ID_VARIABLE
+from services.scheduler.adapters.local_workers.dequeuer import WORKER_ID_VARIABLE
 from services.scheduler.adapters.log_files import LogFiles
 from services.scheduler.domain.api_config import parse_api_file
 from services.scheduler.domain.api_config.spec import to_version

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from services.common.errors import CortexError
-from services.scheduler.adapters.local_workers.devices import Devices, Machine, Shares, find_machine
+from services.scheduler.adapters.local_workers.devices import Devices, Shares
+from services.scheduler.adapters.local_workers.machine import Machine, find_machine
 from services.scheduler.domain.api_config import parse_api_file
 from services.scheduler.domain.api_config.model import ApiConfig
 

@@ -30,6 +30,7 @@ from services.common.engine import (
     Engine,
     Resources,
     container_name,
+    last_line,
     unmarked,
 )
 from services.common.errors import Category, CortexError
@@ -175,7 +176,7 @@ class EngineLauncher:
             raise CannotStart(refused, for_good=True)
         made = await self.ask(self.engine.create(replace(self.plan, name=name)))
         if made.returncode != 0:
-            raise CannotStart(f"cannot be made: {self.engine.program}: {_last_line(made.stderr)}", for_good=False)
+            raise CannotStart(f"cannot be made: {self.engine.program}: {last_line(made.stderr)}", for_good=False)
         guard = MemoryGuard(self.plan.resources.memory_bytes, None)
         child = Child(self.engine.start(name), self.environ, None, output_fd)
         process = EngineProcess(self, name, child, guard)
@@ -238,7 +239,7 @@ class EngineProcess:
         # What was said went to the container's output. Asked again, it says why here.
         launcher = self._launcher
         again = await launcher.ask(launcher.engine.start_detached(self._name))
-        words = _last_line(again.stderr)
+        words = last_line(again.stderr)
         await self._remove()
         reason = f"could not be started: {launcher.engine.program}: {words}"
         raise CannotStart(reason, for_good=again.returncode != 0 and _NOT_THERE.search(words) is not None)
@@ -282,7 +283,7 @@ class EngineProcess:
     async def _remove(self) -> None:
         told = await self._launcher.ask(self._launcher.engine.remove(self._name))
         if told.returncode != 0:
-            log.warning("container %s cannot be removed: %s", self._name, _last_line(told.stderr))
+            log.warning("container %s cannot be removed: %s", self._name, last_line(told.stderr))
 
     def _evidence(self, state: Mapping[str, Any], number: int | None) -> str:
         limit = self._launcher.plan.resources.memory_bytes
@@ -290,8 +291,3 @@ class EngineProcess:
         if limit is not None and (seen or state.get("OOMKilled")):
             return f"used more memory than its limit (compute.mem {human_bytes(limit)})"
         return seen or ("was ended because memory ran out" if state.get("OOMKilled") else "")
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("Error: ") if lines else "it does not say why"

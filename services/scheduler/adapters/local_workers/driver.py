@@ -11,10 +11,7 @@ import errno
 import json
 import logging
 import os
-import shutil
-import signal
-import subprocess
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,8 +22,7 @@ from google.protobuf import json_format
 from cortex.batch.v1 import worker_spec_pb2 as pb
 from services.common.engine import JOB_LABEL, WORKER_LABEL
 from services.common.errors import Category, CortexError
-from services.common.lifecycle import LIFELINE_VARIABLE
-from services.scheduler.adapters.local_workers import namespaces
+from services.scheduler.adapters.local_workers import dequeuer, namespaces
 from services.scheduler.adapters.local_workers.devices import Devices, Shares
 from services.scheduler.adapters.local_workers.directories import WorkerDirectories
 from services.scheduler.adapters.local_workers.engines import EngineHost
@@ -44,20 +40,10 @@ from services.scheduler.usecases.ports.workers import WorkerExit
 
 log = logging.getLogger(__name__)
 
-WORKER_ID_VARIABLE = "CORTEX_WORKER_ID"
-"""In the environment of a dequeuer and of everything that it starts."""
-
-WORKER_SPEC_VARIABLE = "CORTEX_WORKER_SPEC"
-"""Tells a dequeuer where its WorkerSpec is."""
-
 JOB_SPEC_VARIABLE = "CORTEX_JOB_SPEC"
 """Tells a container that is a plain process where the job's specification is."""
 
-OWN_LOG = "dequeuer.jsonl"
-"""A dequeuer's own log, beside its containers' output."""
-
 _KILL_SECONDS = 5.0
-_LAST_WORDS_BYTES = 4096
 
 
 @dataclass(slots=True)
@@ -153,7 +139,13 @@ class LocalWorkerDriver:
             prepared.spec.local.engine.infra = infra
         with _uplink(prepared.spec) as uplink:
             await asyncio.to_thread(self._make_files, prepared)
-            pid = self._spawn(prepared.spec, prefix)
+            pid = dequeuer.spawn(
+                self._settings,
+                self._environ,
+                prepared.spec,
+                self._directories.spec_file(worker.job_id, worker.slot),
+                prefix,
+            )
             if uplink is not None:
                 self._attach(uplink, pid, prepared.spec)
         started = start_time(pid) or 0.0  # no time: it has ended already, which is told at once
@@ -238,7 +230,7 @@ class LocalWorkerDriver:
     async def clean_up(self, job_id: str) -> None:
         """End what is left of a job's workers and remove their directories. Their output stays."""
         inside = str(self._directories.job(job_id)) + os.sep
-        names = (WORKER_SPEC_VARIABLE, JOB_SPEC_VARIABLE)
+        names = (dequeuer.WORKER_SPEC_VARIABLE, JOB_SPEC_VARIABLE)
         await asyncio.to_thread(
             end_marked, lambda environ: any(environ.get(name, "").startswith(inside) for name in names)
         )
@@ -247,7 +239,9 @@ class LocalWorkerDriver:
         await asyncio.to_thread(self._directories.remove, job_id)
 
     async def _end_all_of(self, worker_id: str) -> None:
-        found = await asyncio.to_thread(end_marked, lambda environ: environ.get(WORKER_ID_VARIABLE) == worker_id)
+        found = await asyncio.to_thread(
+            end_marked, lambda environ: environ.get(dequeuer.WORKER_ID_VARIABLE) == worker_id
+        )
         if found:
             log.info("ended %d processes of worker %s, whose dequeuer is gone", found, worker_id)
         if self._host is not None:
@@ -258,38 +252,9 @@ class LocalWorkerDriver:
         text = json_format.MessageToJson(spec, indent=None)
         self._directories.make(spec.api_name, spec.job_id, spec.worker, prepared.operator_endpoint, text)
 
-    def _spawn(self, spec: pb.WorkerSpec, prefix: list[str]) -> int:
-        settings = self._settings
-        program = settings.dequeuer[0]
-        if prefix and shutil.which(program) is None:  # else only what is in front of it could tell
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
-        variables = {
-            name: value
-            for name, value in self._environ.items()
-            if not name.startswith("CORTEX_") or name == "CORTEX_LOG_LEVEL"
-        }
-        variables[WORKER_SPEC_VARIABLE] = str(self._directories.spec_file(spec.job_id, spec.worker))
-        variables[WORKER_ID_VARIABLE] = spec.worker_id
-        kept = [spec.local.uplink_fd] if spec.local.HasField("uplink_fd") else []
-        if settings.lifeline_fd is not None:
-            variables[LIFELINE_VARIABLE] = str(settings.lifeline_fd)
-            kept.append(settings.lifeline_fd)
-        with Path(spec.local.log_directory, OWN_LOG).open("ab") as output:
-            process = subprocess.Popen(
-                [*prefix, *settings.dequeuer],
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=kept,
-                start_new_session=True,
-            )
-        process.returncode = 0  # tells Popen that it need not wait for it: `Watched` does
-        return process.pid
-
     def _attach(self, uplink: Uplink, pid: int, spec: pb.WorkerSpec) -> None:
         try:
-            uplink.attach(pid, {WORKER_ID_VARIABLE: spec.worker_id}, Path(spec.local.directory))
+            uplink.attach(pid, {dequeuer.WORKER_ID_VARIABLE: spec.worker_id}, Path(spec.local.directory))
         except OSError as error:  # the dequeuer finds its socket closed, and does without
             log.warning("worker %s gets no outgoing network: %s", spec.worker_id, error)
 
@@ -314,17 +279,7 @@ class LocalWorkerDriver:
             live.gone.set()
             if self._callback is not None:
                 logs = self._directories.logs(_Detail.of(worker).api_name, worker.job_id, worker.slot)
-                self._callback(WorkerExit(worker.worker_id, _reason(status, logs / OWN_LOG)))
-
-
-async def _to_its_end(work: Coroutine[None, None, None]) -> None:
-    """Do this also when that is cancelled meanwhile: what a thread makes must not appear after the cleaning up."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        raise
+                self._callback(WorkerExit(worker.worker_id, dequeuer.how_it_ended(status, logs)))
 
 
 @contextmanager
@@ -353,35 +308,3 @@ def _namespace(ports: frozenset[int]) -> list[str]:
             f"namespaces ({error}): let the container listen on $(CORTEX_PORT), use one worker, or free the port"
         )
         raise CortexError("worker.port_in_use", message, Category.CONFLICT) from error
-
-
-def _reason(status: int | None, own_log: Path) -> str:
-    if status is None:
-        what = "its dequeuer is gone"
-    elif status < 0:
-        name = next((each.name for each in signal.Signals if each == -status), "unknown")
-        return f"its dequeuer was ended by signal {-status} ({name})"
-    elif status == 0:
-        return "its dequeuer has ended"
-    else:
-        what = f"its dequeuer exited with code {status}"
-    words = _last_words(own_log)
-    return f"{what}: {words}" if words else what
-
-
-def _last_words(own_log: Path) -> str:
-    """The error in the last line of a log, if there is one."""
-    try:
-        with own_log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    last = lines[-1] if lines else ""
-    if last.startswith("error: "):
-        return last.removeprefix("error: ")
-    try:
-        entry = json.loads(last)
-    except ValueError:
-        return last
-    return str(entry.get("message", "")) if entry.get("level") in ("error", "critical") else ""

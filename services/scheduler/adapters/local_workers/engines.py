@@ -11,7 +11,15 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.common.engine import SYSTEM_LABEL, WORKER_LABEL, ContainerPlan, Engine, container_name, unmarked
+from services.common.engine import (
+    SYSTEM_LABEL,
+    WORKER_LABEL,
+    ContainerPlan,
+    Engine,
+    container_name,
+    last_line,
+    unmarked,
+)
 from services.common.errors import Category, CortexError
 from services.scheduler.adapters.local_workers import namespaces
 
@@ -73,7 +81,7 @@ class EngineHost:
             code, _, error = await self._run(self.engine.pull(image))
             if code == 0 or await self._has(image):  # or somebody has made it meanwhile
                 break
-            fetching.trouble = f"image {image} cannot be had: {self.engine.program}: {_last_line(error)}"
+            fetching.trouble = f"image {image} cannot be had: {self.engine.program}: {last_line(error)}"
             log.warning("%s", fetching.trouble)
             for tell in list(fetching.waiting):
                 tell(fetching.trouble)
@@ -107,7 +115,7 @@ class EngineHost:
         for command in (self.engine.create(plan), self.engine.start_detached(name)):
             code, _, error = await self._run(command)
             if code != 0:
-                raise CortexError("worker.no_network", f"{self.engine.program}: {_last_line(error)}", Category.INTERNAL)
+                raise CortexError("worker.no_network", f"{self.engine.program}: {last_line(error)}", Category.INTERNAL)
         _, told, _ = await self._run(self.engine.pid(name))
         nsenter = shutil.which("nsenter")
         if nsenter is None:
@@ -118,7 +126,7 @@ class EngineHost:
         """End and forget all containers with a label. What cannot be done is logged."""
         code, _, error = await self._run(self.engine.sweep(label, value))
         if code != 0:
-            log.warning("containers of %s are left: %s: %s", value, self.engine.program, _last_line(error))
+            log.warning("containers of %s are left: %s: %s", value, self.engine.program, last_line(error))
 
     async def _run(self, command: Sequence[str]) -> tuple[int, str, str]:
         """Run the engine's program: its exit code and what it says. Cancelled, it is ended."""
@@ -149,8 +157,3 @@ def check_user(program: str) -> None:
             " root may make and join; run `cortex up` as root, or without --runtime",
             Category.UNSUPPORTED,
         )
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("Error: ") if lines else "it does not say why"

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.scheduler.adapters.local_workers.devices import Machine
+from services.scheduler.adapters.local_workers.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
