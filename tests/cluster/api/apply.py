@@ -11,7 +11,7 @@ from tests.cluster.api.clock import now
 from tests.cluster.api.errors import ApiError
 from tests.cluster.api.fields import Path, fields_of, from_fields_v1, removed, to_fields_v1
 from tests.cluster.api.kinds import Kind, Object
-from tests.cluster.api.lists import SET, Listing, entry_key, lists_of
+from tests.cluster.api.lists import SET, WHOLE, Listing, entry_key, lists_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _within(path: Path, kept: Path) -> bool:
 
 
 def _merged(there: Any, wanted: Any, listing: Listing, names: tuple[str, ...]) -> Any:
-    if isinstance(wanted, dict):
+    if isinstance(wanted, dict) and not (names and listing(names) == WHOLE):
         merged = dict(there) if isinstance(there, dict) else {}
         for name, value in wanted.items():
             merged[name] = _merged(merged.get(name), value, listing, (*names, name))

@@ -7,7 +7,7 @@ when it means that the entry exists, and at the field itself when that has no ow
 from typing import Any
 
 from tests.cluster.api.kinds import Object
-from tests.cluster.api.lists import Listing, entry_key
+from tests.cluster.api.lists import WHOLE, Listing, entry_key
 
 Path = tuple[str, ...]
 _UNOWNED = {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
@@ -35,7 +35,7 @@ def fields_of(thing: Object, listing: Listing) -> dict[Path, Any]:
 
 
 def _collect(value: Any, path: Path, names: tuple[str, ...], listing: Listing, found: dict[Path, Any]) -> None:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and not (names and listing(names) == WHOLE):
         for name, part in value.items():
             _collect(part, (*path, f"f:{name}"), (*names, name), listing, found)
         return

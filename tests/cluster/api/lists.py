@@ -1,4 +1,4 @@
-"""Which lists are maps in disguise: their entries are told apart by keys, and merged one by one.
+"""Which lists are maps in disguise: their entries are told apart by keys, and merged one by one; which maps are not.
 
 Built-in resources are described by field names, custom ones by their schema's `x-kubernetes-list-type`.
 """
@@ -33,9 +33,11 @@ _SETS = ("finalizers",)
 _DEFAULTS = {"protocol": "TCP"}
 SET: Keys = ()
 """The list is a set of scalars."""
+WHOLE: Keys = ("*",)
+"""It is a map that is owned and replaced as a whole."""
 
 Listing = Callable[[tuple[str, ...]], Keys | None]
-"""The keys of the list at a path of field names; `SET`; or None, when it is replaced as a whole."""
+"""The keys of the list at a path of field names; `SET`; None for a list that is replaced whole; of a map: `WHOLE`."""
 
 
 def lists_of(kind: Kind) -> Listing:
@@ -61,6 +63,8 @@ def _by_schema(schema: Object, path: tuple[str, ...]) -> Keys | None:
             schema = schema.get("items") or {}
         more = schema.get("additionalProperties")
         schema = (schema.get("properties") or {}).get(step) or (more if isinstance(more, dict) else {})
+    if schema.get("x-kubernetes-map-type") == "atomic":
+        return WHOLE
     match schema.get("x-kubernetes-list-type"):
         case "map":
             return tuple(schema["x-kubernetes-list-map-keys"])
