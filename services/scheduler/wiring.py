@@ -216,6 +216,13 @@ class Scheduler:
 
     async def run(self, stop: Stop) -> None:
         """Serve until told to stop; then let the workers finish or hand back what they hold."""
+        try:
+            await self._serve(stop)
+        except BaseException:
+            await self.jobs.close(None)  # else they would end for want of a ledger, and their workers with them
+            raise
+
+    async def _serve(self, stop: Stop) -> None:
         # Jobs first: a worker that returns at once must find its job.
         await self.jobs.resume()
         await self.server.serve(self.batch, self.worker)

@@ -13,6 +13,7 @@ from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1 import worker_service_pb2, worker_service_pb2_grpc
 from services.common.errors import Category, CortexError
 from services.common.grpc_errors import from_rpc_error
+from services.common.lifecycle import Stop
 from services.common.names import CHANNEL_OPTIONS
 from services.common.telemetry import start
 from services.scheduler.adapters.aws.session import AwsSession
@@ -406,6 +407,87 @@ async def test_a_duration_that_is_none_spoils_no_record(tmp_path: Path, driver: 
         await worker.send(result)
         job = await kit.job(job_id)
         assert (job.metrics.succeeded, job.metrics.succeeded_seconds) == (1, 0.0)
+
+
+@pytest.mark.parametrize("read", ["open_batches", "workers"])
+async def test_a_ledger_that_is_away_when_a_scheduler_begins_ends_no_job(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    monkeypatch.setattr("services.scheduler.usecases.patience.RETRY_SECONDS", 0.01)
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]")
+        worker = await kit.worker()
+        await worker.open()
+        held = await worker.lease(1)
+        await worker.close()
+    works = getattr(SqlLedger, read)
+    refused: list[Any] = []
+
+    async def fail_once(ledger: SqlLedger, *arguments: Any) -> Any:
+        if arguments and not refused:
+            refused.append(arguments)
+            raise CortexError("ledger.unavailable", "the ledger cannot be reached", Category.UNAVAILABLE)
+        return await works(ledger, *arguments)
+
+    monkeypatch.setattr(SqlLedger, read, fail_once)
+    async with scheduler(tmp_path, driver) as kit:
+        assert refused
+        await worker.open(held=held)
+        await worker.work_off()
+        await worker.answer_completion()
+        job = await kit.until(job_id, ended)
+        assert (job.status, job.reason) == (Job.STATUS_SUCCEEDED, "")
+        assert driver.started.empty()
+
+
+async def test_a_scheduler_that_cannot_begin_leaves_its_jobs_and_their_workers_to_the_next(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        job_id = await kit.submit("[1]")
+        worker = await kit.worker()
+        await worker.open()
+    ledger = await SqlLedger.open(SqliteEngine(tmp_path / "ledger.db"))
+    aws = AwsSession({})
+    queues, objects = SqsQueues(aws), ObjectStores(aws, ())
+    built = await Scheduler.build(settings(tmp_path), ledger, driver, queues, Observed(start("test")), objects)
+
+    async def fail(*_: object) -> None:
+        raise CortexError("ledger.unavailable", "the ledger cannot be reached", Category.UNAVAILABLE)
+
+    monkeypatch.setattr(built.server, "serve", fail)
+    with pytest.raises(CortexError, match="cannot be reached"):
+        await built.run(Stop())
+    await ledger.close()
+    await built.server.stop(None)
+    assert driver.killed == []
+    async with scheduler(tmp_path, driver) as kit:
+        await worker.open()
+        await worker.work_off()
+        await worker.answer_completion()
+        assert (await kit.until(job_id, ended)).status == Job.STATUS_SUCCEEDED
+
+
+async def test_a_worker_that_was_just_noted_when_its_job_was_stopped_is_not_started(
+    tmp_path: Path, driver: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scheduler(tmp_path, driver) as kit:
+        await kit.deploy()
+        noted = Halfway(kit, "put_worker", monkeypatch)
+        job_id = await kit.submit("[1]")
+        async with asyncio.timeout(5):
+            await noted.done.wait()
+        await kit.batch.StopJob(pb.StopJobRequest(api_name="hello", job_id=job_id))
+        while not driver.killed:  # the worker is taken out
+            await kit.batch.ListApis(pb.ListApisRequest())
+        noted.go_on.set()
+        async with asyncio.timeout(5):
+            async for _ in kit.batch.TailLogs(pb.TailLogsRequest(api_name="hello", job_id=job_id, follow=True)):
+                pass  # ends when the job's workers are gone
+        assert driver.started.empty()
+        assert await kit.ledger.workers() == []
 
 
 async def test_when_a_restarted_scheduler_begins_to_listen_it_knows_its_workers(

@@ -244,10 +244,9 @@ class JobRun:
 
     async def _recover(self) -> None:
         """After a restart: find what is open, and wait for the workers that may hold some of it."""
-        found = await self._around.ledger.open_batches(self.id, self._job.low_water)
-        self.batches.restore(found)
-        known = await self._around.ledger.workers(self.id)
-        await self._pool.adopt(known)
+        patience, ledger = Patience(self.id, "it cannot be read", self.changes.tell), self._around.ledger
+        self.batches.restore(await patience(partial(ledger.open_batches, self.id, self._job.low_water)))
+        await self._pool.adopt(await patience(partial(ledger.workers, self.id)))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, *, until_over: bool = False) -> None:
         if self._tasks is None:

@@ -47,6 +47,13 @@ class StartFailed(Exception):  # noqa: N818  # an outcome, not an error of ours
         return WorkerExit(worker_id, f"a worker could not be started: {self.reason}", End.FAILED, self.blameless)
 
 
+class _NotWanted(StartFailed):
+    """It was to be left before the driver had it."""
+
+    def __init__(self) -> None:
+        super().__init__("it is not wanted any more", blameless=True, hopeless=False)
+
+
 class WorkerStarts:
     """Those of one job. `started` and `failed` are told of each; `wanted` says whether a slot is to have a worker."""
 
@@ -126,12 +133,14 @@ class WorkerStarts:
     async def _ask_driver(self, worker: Worker) -> None:
         record = worker.record
         token = self._token(record.job_id, record.worker_id)
+        if worker.dismissed or self._members.get(worker.id) is not worker:  # since it was noted
+            raise _NotWanted
         try:
             async with asyncio.timeout(None) as worker.starting:  # ends when the worker is not wanted any more
                 started = await self._driver.start(self._api, self._job, record, token)
                 self._rename(worker, started)  # at once: the driver tells more of it under this name
         except TimeoutError:
-            raise StartFailed("it is not wanted any more", blameless=True, hopeless=False) from None
+            raise _NotWanted from None
         finally:
             worker.starting = None
 
