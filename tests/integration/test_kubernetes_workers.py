@@ -173,6 +173,86 @@ async def test_a_worker_that_went_while_nobody_looked_is_not_adopted() -> None:
         assert not await later.adopt(replace(worker, worker_id="0-0-0"))
 
 
+async def test_a_worker_that_is_adopted_again_is_told_of_again() -> None:
+    """A scheduler adopts first what its machine has, then each job its workers: only then somebody listens."""
+    async with Pods() as pods:
+        worker = await (await pods.driver()).have(0)
+        crashed = {"terminated": {"exitCode": 3, "reason": "Error"}}
+        base = {"name": "api", "image": "hello:1", "imageID": "", "ready": False, "restartCount": 1}
+        await pods.bind(worker)
+        await pods.say(worker, {"initContainerStatuses": [base | {"state": crashed}]})
+        later = await pods.driver(epoch=2)
+        assert await later.adopt(worker)
+        await later.told(lambda: worker.worker_id in later.healths)
+        told, containers = later.healths.copy(), later.containers.copy()
+        later.healths.clear()
+        later.containers.clear()
+        assert await later.adopt(worker)
+        await later.told(lambda: worker.worker_id in later.healths)
+        assert (later.healths, later.containers) == (told, containers)
+        assert containers[worker.worker_id][0].ends == 2
+
+
+async def test_what_failed_under_an_earlier_leader_is_not_counted_again() -> None:
+    async with Pods() as pods:
+        former = await pods.driver()
+        failed = await former.have(0)
+        await pods.end(failed, 1)
+        worker = await former.have(0)
+        later = await pods.driver(epoch=2)
+        assert await later.adopt(worker)
+        waiting = asyncio.create_task(later.have(0))
+        await later.told(lambda: waiting.done() or "wanted0" in later.healths)
+        assert not waiting.done()
+        await pods.end(worker, 1)
+        assert (await waiting).worker_id not in (failed.worker_id, worker.worker_id)
+
+
+async def test_a_new_leader_renews_the_token_of_a_job_whose_workers_it_only_adopts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Pods() as pods:
+        worker = await (await pods.driver()).have(0)
+        monkeypatch.setattr(caretaker, "ROUND_SECONDS", 0.05)
+        later = await pods.driver(epoch=2)
+        assert await later.adopt(worker)
+        await later.resize(kubernetes_work.job(), 2)
+
+        async def renewed() -> bool:
+            secret = await pods.cluster.get(SECRETS, pods.namespace, f"{NAME}-token")
+            return secret is not None and base64.b64decode(secret["data"]["token"]).decode().endswith("by 2")
+
+        await until(renewed)
+
+
+async def test_a_job_that_a_new_leader_cannot_see_yet_has_the_size_that_it_is_to_have() -> None:
+    async with Pods() as pods:
+        await (await pods.driver()).have(0)
+        later = await pods.driver(epoch=2)
+        later._observed._jobs.clear()  # as long as the first list takes
+        await later.resize(kubernetes_work.job(), 3)
+        assert (await later.have(2)).found
+        assert (await pods.job())["spec"]["completions"] == 3
+
+
+async def test_a_job_that_was_deleted_while_it_was_being_made_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        equip = driver._objects.equip
+
+        async def deleted_meanwhile(*arguments: object) -> None:
+            monkeypatch.undo()
+            await pods.cluster.delete(JOBS, pods.namespace, NAME)
+            await until(unknown)
+            await equip(*arguments)  # type: ignore[arg-type]  # its own
+
+        async def unknown() -> bool:
+            return not await pods.left() and not driver._observed.jobs()
+
+        monkeypatch.setattr(driver._objects, "equip", deleted_meanwhile)
+        assert (await driver.have(0)).found
+
+
 async def test_the_document_is_written_again_when_the_job_has_grown() -> None:
     async with Pods() as pods:
         driver = await pods.driver()

@@ -145,7 +145,7 @@ def test_a_container_that_never_ran_has_not_ended() -> None:
     [
         ({"phase": "Succeeded", **dequeuer(terminated={"exitCode": 0})}, {}, End.SUCCEEDED, False, "was done"),
         (ended(1, message="error: no spec"), {}, End.FAILED, False, "exited with code 1: error: no spec"),
-        (ended(3), {}, End.FAILED, False, "exited with code 3"),
+        (ended(3), {}, End.KILLED, True, "found no scheduler for too long"),
         (ended(64), {}, End.FAILED, False, "can never work"),
         (ended(66), {}, End.KILLED, True, "told to go"),
         (ended(137), {}, End.KILLED, False, "SIGKILL"),

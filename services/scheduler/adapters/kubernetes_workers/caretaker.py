@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from math import inf
 
 from services.common.errors import CortexError
 from services.common.kubernetes import Object
@@ -44,6 +45,10 @@ class Caretaker:
     def equipped(self, job_id: str) -> None:
         """A job has a fresh token."""
         self._renewed[job_id] = asyncio.get_running_loop().time()
+
+    def follow(self, job_id: str) -> None:
+        """A job is at work. One that was equipped by an earlier leader gets a fresh token soon."""
+        self._renewed.setdefault(job_id, -inf)
 
     async def end(self, job_id: str, uid: str, name: str, grace_seconds: int) -> None:
         """Have a pod deleted, now or as soon as that can be done."""
@@ -95,6 +100,7 @@ class Caretaker:
         pod = self._observed.pod(uid)
         if self._observed.is_complete and (pod is None or pod_status.has_ended(pod)):
             self._doomed.pop(uid, None)
+        if uid not in self._doomed:  # or somebody else has seen to it while others were ended
             return
         job_id, name, grace_seconds = self._doomed[uid]
         try:

@@ -60,7 +60,7 @@ class KubernetesWorkerDriver:
         self._objects = JobObjects(cluster, namespace, epoch, sign)
         self._tellings = Tellings(settings.stalled_seconds)
         self._observed.on_pod = self._tellings.look
-        self._observed.on_pods = self._tellings.missed
+        self._observed.on_pods = self._all_pods
         self._caretaker = Caretaker(self._observed, self._objects)
         self._sizes: dict[str, int] = {}  # what jobs are to have, by job id
         self._made: dict[str, str] = {}  # uids of the Jobs that have all they need, by job id
@@ -84,6 +84,13 @@ class KubernetesWorkerDriver:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _all_pods(self, pods: Sequence[Object], *, first: bool) -> None:
+        """All were listed. What had ended before we looked for the first time is counted already, or not ours to."""
+        if first:
+            for pod in filter(pod_status.has_ended, pods):
+                self._tellings.skip(pod["metadata"]["uid"])
+        self._tellings.missed({pod["metadata"]["uid"] for pod in pods})
 
     # What is told
 
@@ -148,7 +155,7 @@ class KubernetesWorkerDriver:
             if not pod_status.has_ended(pod):
                 return pod
         if job_status.has_failed(job, slot):
-            ends = (pod_status.exit_of(pod, gone=False) for pod in fresh)
+            ends = (pod_status.exit_of(pod, gone=False) for pod in self._observed.pods_of(job_id, slot))
             why = "; ".join(end.reason for end in ends if end is not None) or "its pod failed for good"
             raise CortexError("worker.cannot_start", why)
         for pod in fresh:
@@ -175,7 +182,7 @@ class KubernetesWorkerDriver:
             else:
                 job = await self._objects.own(job)
                 await self._objects.equip(work, job)
-                job = await self._objects.resize(job, size)
+            job = await self._objects.resize(job, size)  # also one that was there, and that we have not seen yet
             self._observed.note(job)
             self._made[job_id] = job["metadata"]["uid"]
             self._caretaker.equipped(job_id)
@@ -191,6 +198,7 @@ class KubernetesWorkerDriver:
     async def adopt(self, worker: WorkerRecord) -> bool:
         """Watch a pod that an earlier scheduler handed out. False when it is gone."""
         if self._tellings.follows(worker.worker_id):
+            self._tellings.tell_again(worker.worker_id)
             return True
         pod = self._observed.pod(worker.worker_id)
         if self._observed.is_complete and (pod is None or pod_status.has_ended(pod)):
@@ -215,6 +223,7 @@ class KubernetesWorkerDriver:
             made = self._observed.job(job_id)
             if made is not None and not job_status.is_over(made):
                 self._observed.note(await self._objects.resize(await self._objects.own(made), workers))
+                self._caretaker.follow(job_id)
 
     # The job
 

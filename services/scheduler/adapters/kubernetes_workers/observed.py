@@ -4,12 +4,23 @@ While the API server is away nothing changes here: a watch that is down is no ne
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from typing import Protocol
 
 from services.common.kubernetes import JOBS, PODS, Change, Cluster, Object, Resource, follow
 from services.scheduler.adapters.kubernetes_workers.names import JOB_ID_LABEL, selector
 from services.scheduler.adapters.kubernetes_workers.pod_status import slot_of
+
+MAX_GONE = 1000
+"""Uids of Jobs that were removed and are remembered: an answer about one may come later than the news of its end."""
+
+
+class OnPods(Protocol):
+    """Called whenever all pods were listed."""
+
+    def __call__(self, pods: Sequence[Object], *, first: bool) -> None:
+        """`pods` are all that there are; `first`: nothing was seen before."""
 
 
 class Observed:
@@ -20,14 +31,14 @@ class Observed:
         self._namespace = namespace
         self._labels = selector(deployment)
         self._jobs: dict[str, Object] = {}  # by uid, as the next
+        self._gone_jobs: dict[str, None] = {}  # uids, oldest first
         self._pods: dict[str, Object] = {}
         self._of_slot: dict[tuple[str, int], set[str]] = {}
         self._news: dict[str, dict[int, asyncio.Event]] = {}  # by job id and slot
         self._listed = {JOBS: asyncio.Event(), PODS: asyncio.Event()}
         self.on_pod: Callable[[Object, bool], None] = lambda *_: None
         """Called with everything that is new about a pod, and whether it is gone."""
-        self.on_pods: Callable[[Collection[str]], None] = lambda _: None
-        """Called with the uids of all pods, whenever all were listed."""
+        self.on_pods: OnPods = lambda _, *, first: None
 
     async def run(self) -> None:
         """Look on, for ever."""
@@ -73,7 +84,9 @@ class Observed:
         return self._news.setdefault(job_id, {}).setdefault(slot, asyncio.Event())
 
     def note(self, job: Object) -> None:
-        """A Job that we have just made or changed: known before the watch tells of it."""
+        """A Job that we have just made or changed: known before the watch tells of it, unless it is gone by now."""
+        if job["metadata"]["uid"] in self._gone_jobs:
+            return
         known = self._jobs.get(job["metadata"]["uid"])
         if known is None or _version(job) > _version(known):
             self._jobs[job["metadata"]["uid"]] = job
@@ -102,16 +115,21 @@ class Observed:
             changed(lost, True)
         for found in objects:
             changed(found, False)
+        first = not self._listed[resource].is_set()
         self._listed[resource].set()
         if resource is PODS:
-            self.on_pods(there)
+            self.on_pods(objects, first=first)
 
     def _job_changed(self, job: Object, gone: bool) -> None:
         uid, job_id = job["metadata"]["uid"], job_id_of(job)
         before = self._jobs.get(uid)
         if gone:
             self._jobs.pop(uid, None)
+            self._gone_jobs[uid] = None
+            if len(self._gone_jobs) > MAX_GONE:
+                del self._gone_jobs[next(iter(self._gone_jobs))]
         else:
+            self._gone_jobs.pop(uid, None)  # a list may be older than what we have just made
             self._jobs[uid] = job
         if gone or before is None or _gist(before) != _gist(job):
             for event in self._news.pop(job_id, {}).values():

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from signal import Signals
 from typing import Any, TypeAlias
 
-from services.common.exit_codes import HANDED_BACK, JOB_IS_OVER, NEVER_OF_USE
+from services.common.exit_codes import HANDED_BACK, JOB_IS_OVER, NEVER_OF_USE, ORPHANED
 from services.scheduler.adapters.kubernetes_workers.names import DEQUEUER, INDEX_LABEL
 from services.scheduler.domain.model.worker import ContainerState, End, Health, Phase
 from services.scheduler.usecases.ports.workers import WorkerExit
@@ -26,6 +26,7 @@ _SIGNALLED = 128
 """A shell's way to say that a signal ended a program, and a container runtime's: this and the signal's number."""
 _MAX_WORDS = 300
 _CODES = {
+    ORPHANED: "found no scheduler for too long",
     HANDED_BACK: "was told to go before its job was over",
     NEVER_OF_USE: "found that this worker can never work",
     JOB_IS_OVER: "was not known to the scheduler",
@@ -211,7 +212,7 @@ def _dequeuer_ended(uid: str, ended: Pod) -> WorkerExit:
     code, signal = _code_and_signal(ended)
     if ended.get("reason") == "OOMKilled":
         return WorkerExit(uid, "its dequeuer ran out of memory", End.KILLED_OOM)
-    if code == HANDED_BACK:
+    if code in (ORPHANED, HANDED_BACK):
         return WorkerExit(uid, f"its dequeuer {_CODES[code]}", End.KILLED, blameless=True)
     if code in _CODES:
         return WorkerExit(uid, f"its dequeuer {_CODES[code]}: {_ending(ended)}", End.FAILED)

@@ -51,6 +51,10 @@ class Tellings:
         self._workers[uid] = _Told(pod)
         asyncio.get_running_loop().call_soon(self._look_again, uid)
 
+    def tell_again(self, uid: str) -> None:
+        """Tell of a pod that was handed out as if nothing had been told: maybe nobody knew it then."""
+        self.hand_out(uid, self._workers[uid].pod)
+
     def skip(self, uid: str) -> None:
         """This pod ended before anybody had it."""
         self._done[uid] = None
