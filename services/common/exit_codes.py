@@ -8,7 +8,7 @@ DONE = 0
 """As told: the job needs this worker no more."""
 FAILED = 1
 ORPHANED = 3
-"""No scheduler for too long."""
+"""No scheduler for too long: not its failure either."""
 NEVER_OF_USE = 64
 """This worker can never work: its index is given up."""
 JOB_IS_OVER = 65
