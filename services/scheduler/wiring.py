@@ -1,4 +1,4 @@
-"""The composition root: the only place that chooses adapters and puts the parts together."""
+"""The composition root: the only place that chooses adapters (workers': `worker_wiring`) and puts parts together."""
 
 import asyncio
 import logging
