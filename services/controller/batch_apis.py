@@ -16,7 +16,6 @@ from services.controller.resources import (
     generation_of,
     has_finalizer,
     name_of,
-    refusal,
     status_of,
     title_of,
     uid_of,
@@ -49,7 +48,8 @@ class BatchApis:
         if uid_of(owner) == uid_of(resource):
             live.resource = await self._deploy(resource)
         else:
-            live.resource = await self._writer.put_status(resource, _failed(resource, _name_taken(owner)))
+            told = _failed(resource, _name_taken(owner), lasting=True)
+            live.resource = await self._writer.put_status(resource, told)
         await self._changed(
             live, generation_of(resource), REPEAT_SECONDS if uid_of(owner) == uid_of(resource) else NAME_SECONDS
         )
@@ -68,7 +68,7 @@ class BatchApis:
         except CortexError as error:
             lasting = error.category in LASTING
             if lasting or status_of(resource).get("observedGeneration") != generation_of(resource):
-                resource = await self._writer.put_status(resource, _failed(resource, error))
+                resource = await self._writer.put_status(resource, _failed(resource, error, lasting=lasting))
             if lasting:
                 return resource
             raise
@@ -100,8 +100,11 @@ def _precedence(resource: Object) -> tuple[bool, str, str]:
 
 def _never_deployed(resource: Object) -> bool:
     """It was refused whenever it was tried: what has its name in the scheduler is somebody else's."""
-    status = status_of(resource)
-    return "conditions" in status and "api_id" not in status
+    return "api_id" not in status_of(resource) and _is_ready(resource) == "False"
+
+
+def _is_ready(resource: Object) -> str:
+    return next((str(each["status"]) for each in status_of(resource).get("conditions", ())), "")
 
 
 def _name_taken(owner: Object) -> CortexError:
@@ -109,8 +112,12 @@ def _name_taken(owner: Object) -> CortexError:
     return CortexError("resources.name_taken", text, Category.CONFLICT)
 
 
-def _failed(resource: Object, error: CortexError) -> Object:
-    """A version that is in force stays: its spec has a mistake, or its name is somebody else's."""
+def _failed(resource: Object, error: CortexError, *, lasting: bool) -> Object:
+    """A version that is in force stays: its spec has a mistake, or its name is somebody else's.
+
+    Where an answer was missing once nobody knows whether one is in force, until one is known to be.
+    """
     kept = {name: value for name, value in status_of(resource).items() if name in ("api_id", "endpoint")}
-    conditions = [refusal(resource, "Ready", error)]
+    unknown = not kept and (not lasting or _is_ready(resource) == "Unknown")
+    conditions = [condition(resource, "Ready", None if unknown else False, error.kind, error.message)]
     return kept | {"observedGeneration": generation_of(resource), "conditions": conditions}

@@ -5,6 +5,7 @@ repeated after a crash is the same to the letter: with the resource's uid as the
 """
 
 import logging
+import re
 from datetime import UTC, datetime
 
 from cortex.batch.v1.resources_pb2 import Job
@@ -22,7 +23,7 @@ from services.controller.resources import (
     status_of,
     title_of,
 )
-from services.controller.scheduler import API_NOT_DEPLOYED, LASTING, Scheduler
+from services.controller.scheduler import API_NOT_DEPLOYED, LASTING, REQUEST_REUSED, Scheduler
 from services.controller.submission import job_request, noted
 from services.controller.webhook_secrets import SECRET_NOT_FOUND, WebhookSecrets
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 AWAITED_SECONDS = 3.0
 """Between two looks for what a job needs and may come after it."""
+_JOB_ID = re.compile(r"\b[0-9a-f]{16}\b")
 _AWAITED = (API_NOT_DEPLOYED, SECRET_NOT_FOUND)
 
 
@@ -78,7 +80,13 @@ class BatchJobs:
 
     async def _submit(self, resource: Object) -> Job:
         secret = await self._secrets.of(resource)
-        return await self._scheduler.submit(job_request(resource, status_of(resource)["submission"], secret))
+        try:
+            return await self._scheduler.submit(job_request(resource, status_of(resource)["submission"], secret))
+        except CortexError as error:
+            # The uid is this resource's alone: so is the job, from before its config or the webhook's secret changed.
+            if error.kind != REQUEST_REUSED or (known := _JOB_ID.search(error.message)) is None:
+                raise
+            return await self._scheduler.job(resource["spec"]["api_name"], known[0])
 
     async def _refuse(self, live: Live, resource: Object, error: CortexError) -> None:
         waits = error.kind in _AWAITED

@@ -54,10 +54,10 @@ def status_of(resource: Object) -> Object:
 
 
 def condition(
-    resource: Object, kind: str, status: bool, reason: str, message: str = "", *, now: datetime | None = None
+    resource: Object, kind: str, status: bool | None, reason: str, message: str = "", *, now: datetime | None = None
 ) -> Object:
-    """A condition about the present spec; it keeps its time as long as its status stays."""
-    value = str(status)
+    """A condition about the present spec; it keeps its time as long as its status stays. None: nobody knows."""
+    value = "Unknown" if status is None else str(status)
     since = (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
     for old in status_of(resource).get("conditions", ()):
         if old["type"] == kind and old["status"] == value:

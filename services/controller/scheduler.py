@@ -18,6 +18,7 @@ CALL_SECONDS = 60.0
 STATUS_SECONDS = 1.0
 """Between two looks at a job that works."""
 
+REQUEST_REUSED = "job.idempotency_key_reused"
 API_NOT_DEPLOYED = "resources.api_not_deployed"
 LASTING = frozenset({Category.INVALID, Category.TOO_LARGE, Category.NOT_FOUND, Category.CONFLICT, Category.UNSUPPORTED})
 """Refusals that stay what they are until the spec changes."""
@@ -43,6 +44,10 @@ class Scheduler:
     async def submit(self, request: pb.SubmitJobRequest) -> Job:
         """Submit a job, or find what the same request has become."""
         return (await _answer(self._stub.SubmitJob(request, timeout=CALL_SECONDS))).job
+
+    async def job(self, api_name: str, job_id: str) -> Job:
+        """A job as it is."""
+        return (await _answer(self._stub.GetJob(pb.GetJobRequest(api_name=api_name, job_id=job_id)))).job
 
     async def update(self, request: pb.UpdateJobRequest) -> Job:
         """Change a running job."""

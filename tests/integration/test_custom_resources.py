@@ -14,6 +14,7 @@ import pytest
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1.resources_pb2 import Job
 from services.common.kubernetes import BATCH_APIS, BATCH_JOBS, SECRETS, Object
+from services.controller.submission import job_request
 from tests.cluster.kit import TestCluster
 from tests.e2e.pages import steps, write_files
 from tests.integration.controller_kit import (
@@ -164,6 +165,38 @@ async def test_deleting_an_api_that_was_never_deployed_leaves_the_one_of_its_nam
         await resources.delete(BATCH_APIS, "hello")
         await resources.gone(BATCH_APIS, "hello")
         assert [api.name for api in (await kit.batch.ListApis(pb.ListApisRequest())).apis] == ["hello"]
+
+
+async def test_an_api_whose_deployment_got_no_answer_goes_with_its_resource(tmp_path: Path) -> None:
+    async with TestCluster() as cluster, mirrored(tmp_path, cluster, f"unix:{tmp_path / 's'}") as resources:
+        await resources.apply_api()
+        await resources.until(BATCH_APIS, "hello", lambda api: ready(api) == "Unknown")
+        await resources.controller.kill()
+        await resources.delete(BATCH_APIS, "hello")
+        async with scheduled(tmp_path) as kit:
+            await kit.deploy()  # as the call did whose answer was lost
+            await resources.controller.start()
+            await resources.gone(BATCH_APIS, "hello")
+            assert not (await kit.batch.ListApis(pb.ListApisRequest())).apis
+
+
+async def test_a_job_whose_submission_got_no_answer_is_found_also_when_its_config_changed(
+    tmp_path: Path, items: Path
+) -> None:
+    async with system(tmp_path) as (resources, kit):
+        await resources.apply_job("digits", items, config={"model": "small"})
+        waits = await resources.until(BATCH_JOBS, "digits", has_submission)
+        await resources.controller.kill()
+        await kit.deploy()
+        request = job_request(waits, status(waits)["submission"], "")
+        job_id = (await kit.batch.SubmitJob(request)).job.job_id  # its answer is lost
+        await resources.apply_job("digits", items, config={"model": "large"})
+        await resources.controller.start()
+        found = await resources.until(BATCH_JOBS, "digits", lambda job: "job_id" in status(job))
+        assert (status(found)["job_id"], refused_as(found)) == (job_id, "job.spec_is_immutable")
+        await resources.delete(BATCH_JOBS, "digits")
+        await resources.gone(BATCH_JOBS, "digits")
+        assert (await kit.job(job_id)).status == Job.STATUS_STOPPED
 
 
 async def test_workers_and_pauses_follow_the_spec(tmp_path: Path, items: Path) -> None:
