@@ -37,6 +37,21 @@ class Step:
     answer: str = ""
     language: str = ""
 
+    @property
+    def exit_code(self) -> int:
+        """What the commands end with."""
+        return FAILED_BATCHES if "completed_with_failures" in self.answer else 0
+
+    def check(self, page: str, output: str) -> None:
+        """The output is the answer that the page shows."""
+        where = f"{page}, line {self.line}: {self.commands}\nshown:\n{self.answer}\nseen:\n{output}"
+        if self.language == "json":
+            shown = json.loads(re.sub(r",\s*\.\.\.\s*}", "}", self.answer))  # `...` as the last member
+            assert _fits(shown, json.loads(output)), where
+        elif self.language == "text":
+            pattern = ".*".join(map(re.escape, self.answer.strip().split("...")))
+            assert re.fullmatch(pattern, output.strip(), re.DOTALL), where
+
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
@@ -62,13 +77,18 @@ def write_files(page: Path, directory: Path) -> None:
             (directory / found[1]).write_text(block.text)
 
 
-def shell(directory: Path, running: System) -> dict[str, str]:
-    """The environment of somebody who uses this system."""
-    environ = {
+def terminal(directory: Path) -> dict[str, str]:
+    """The environment of somebody at work in a terminal, who has no system yet."""
+    return {
         **os.environ,
         "PATH": f"{CORTEX.parent}:{os.environ['PATH']}",
         "CORTEX_CLI_CONFIG_DIR": str(directory / "cli"),
     }
+
+
+def shell(directory: Path, running: System) -> dict[str, str]:
+    """The environment of somebody who uses this system."""
+    environ = terminal(directory)
     configure = ["cortex", "env", "configure", "local", "--operator-endpoint", running.url]
     subprocess.run(configure, env=environ, check=True, capture_output=True)
     return environ
@@ -78,25 +98,15 @@ def follow(page: str, found: list[Step], directory: Path, environ: Mapping[str, 
     """Do what the steps say; their outputs."""
     script = ["set -euo pipefail"]
     for number, step in enumerate(found):
-        fails = f" || test $? = {FAILED_BATCHES}" if "completed_with_failures" in step.answer else ""
+        fails = f" || test $? = {step.exit_code}" if step.exit_code else ""
         script += [f"echo {step.line} > .line", f"{{\n{step.commands}}} > .out.{number}{fails}"]
     done = subprocess.run(["bash", "-c", "\n".join(script)], cwd=directory, env=environ, capture_output=True)
     line = (directory / ".line").read_text().strip()
     assert done.returncode == 0, f"{page}, line {line}: exit code {done.returncode}: {done.stderr.decode()}"
     outputs = [(directory / f".out.{number}").read_text() for number in range(len(found))]
     for step, output in zip(found, outputs, strict=True):
-        _check(page, step, output)
+        step.check(page, output)
     return outputs
-
-
-def _check(page: str, step: Step, output: str) -> None:
-    where = f"{page}, line {step.line}: {output}"
-    if step.language == "json":
-        shown = json.loads(re.sub(r",\s*\.\.\.\s*}", "}", step.answer))  # `...` as the last member
-        assert _fits(shown, json.loads(output)), where
-    elif step.language == "text":
-        pattern = ".*".join(map(re.escape, step.answer.strip().split("...")))
-        assert re.fullmatch(pattern, output.strip(), re.DOTALL), where
 
 
 def _fits(shown: Any, given: Any) -> bool:

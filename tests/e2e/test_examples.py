@@ -1,66 +1,49 @@
 """The examples as their READMEs tell them: every command as it stands there, against a system of its own.
 
-A README is a list of steps: an `sh` block, and the `text` block right after it, if there is one, is what a person sees.
-There `...` stands for anything. `JOB` and `RETRY` are the ids of the jobs that were submitted and retried last.
+Its steps are those of `pages`; an answer is what a person sees in a terminal. `JOB` and `RETRY` are the ids of the jobs
+that were submitted and retried last.
 """
 
-import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.contract.object_servers import AwsServer
-from tests.e2e.system import CORTEX, System, system
+from tests.e2e.pages import Step, shell, steps, terminal
+from tests.e2e.system import system
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-STEP = re.compile(r"^```sh\n(?P<commands>.*?)^```\n(?:```text\n(?P<seen>.*?)^```$)?", re.DOTALL | re.MULTILINE)
 SUBMITTED = re.compile(r"^submitted job (\w{16}) to \w+(, the failed batches of)?", re.MULTILINE)
 
 pytestmark = pytest.mark.timeout(180)
 
 
-@dataclass(frozen=True)
-class Step:
-    commands: str
-    seen: str
-
-
-def steps(readme: Path) -> list[Step]:
-    found = [Step(each["commands"], each["seen"] or "...") for each in STEP.finditer(readme.read_text())]
-    assert found[0].commands.startswith("cortex up"), f"{readme} does not begin with the system that its commands need"
-    return found
-
-
 class Reader:
     """Someone who follows a README in a terminal, in a copy of its folder."""
 
-    def __init__(self, folder: Path, running: System, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._folder = folder
         self._environ = environ
         self._jobs = {"JOB": "JOB", "RETRY": "RETRY"}
-        self._run(f"cortex env configure here --operator-endpoint {running.url}", 0)
 
     def follow(self, step: Step) -> None:
-        seen = self._run(self._named(step.commands), 3 if "completed_with_failures" in step.seen else 0)
+        seen = self._run(replace(step, commands=self._named(step.commands)))
         for job, retried in SUBMITTED.findall(seen):
             self._jobs["RETRY" if retried else "JOB"] = job
-        expected = re.escape(self._named(step.seen).strip()).replace(re.escape("..."), ".*")
-        assert re.fullmatch(expected, seen.strip(), re.DOTALL), (
-            f"{step.commands}\nexpected:\n{step.seen}\nseen:\n{seen}"
-        )
+        replace(step, answer=self._named(step.answer)).check(self._folder.name, seen)
 
     def _named(self, text: str) -> str:
         return re.sub(r"\b(JOB|RETRY)\b", lambda name: self._jobs[name[0]], text)
 
-    def _run(self, commands: str, code: int) -> str:
+    def _run(self, step: Step) -> str:
         done = subprocess.run(
-            ["bash", "-eo", "pipefail", "-c", commands],
+            ["bash", "-eo", "pipefail", "-c", step.commands],
             cwd=self._folder,
             env=self._environ,
             stdout=subprocess.PIPE,
@@ -69,7 +52,8 @@ class Reader:
             timeout=120,
             check=False,
         )
-        assert done.returncode == code, f"{commands}\nended with exit code {done.returncode}:\n{done.stdout}"
+        where = f"{step.commands}\nended with exit code {done.returncode}:\n{done.stdout}"
+        assert done.returncode == step.exit_code, where
         return done.stdout
 
 
@@ -87,15 +71,10 @@ def example(name: str, directory: Path, environ: Mapping[str, str] | None = None
     folder = directory / name
     shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     first, *others = steps(folder / "README.md")
-    shell = {
-        **os.environ,
-        **(environ or {}),
-        "PATH": f"{CORTEX.parent}:{os.environ['PATH']}",
-        "CORTEX_CLI_CONFIG_DIR": str(directory / "cli"),
-    }
+    assert first.commands.startswith("cortex up"), f"{name} does not begin with the system that its commands need"
     options = first.commands.replace('"$PWD"', str(folder)).split()[2:]
-    with system(directory, shell, options) as running:
-        yield Example(Reader(folder, running, shell), others)
+    with system(directory, {**terminal(directory), **(environ or {})}, options) as running:
+        yield Example(Reader(folder, {**shell(directory, running), **(environ or {})}), others)
 
 
 @pytest.mark.parametrize("name", ["digits", "photos", "languages", "tuning"])
