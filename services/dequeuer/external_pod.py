@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cortex.batch.v1.worker_service_pb2 import ContainerState
 from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
+from services.dequeuer.failed_starts import FailedStarts
 from services.dequeuer.ports import ContainerExit, PodListener, PodState
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,7 @@ class ExternalPod:
         names = [container.name for container in spec.containers]
         self._containers = {name: _Container(ContainerState(name=name, running=True)) for name in names}
         self._listener: PodListener | None = None
-        self._batches = 0
-        self._failed_starts = 0
-        self._out_of_memory = False
+        self._failed_starts = FailedStarts()
         self._state = PodState(running=False, failed_starts=0, out_of_memory=False, reason="", backing_off=False)
 
     @property
@@ -66,10 +65,9 @@ class ExternalPod:
         before, container.state = container.state, now
         ends = max(0, now.ends - before.ends)
         if ends:
-            progressed = self._batches > container.batches
-            self._failed_starts += ends - progressed
-            self._out_of_memory = now.out_of_memory
-            container.batches = self._batches
+            progressed = self._failed_starts.batches > container.batches
+            self._failed_starts.ended(ends - progressed, out_of_memory=now.out_of_memory)
+            container.batches = self._failed_starts.batches
         if self._listener is None:
             return
         if ends:
@@ -82,8 +80,8 @@ class ExternalPod:
         down = [state for state in states if not state.running]
         state = PodState(
             running=not down,
-            failed_starts=self._failed_starts,
-            out_of_memory=self._out_of_memory,
+            failed_starts=self._failed_starts.number,
+            out_of_memory=self._failed_starts.out_of_memory,
             reason="; ".join(f"container `{state.name}` {state.reason or 'does not run'}" for state in down),
             backing_off=any(state.backing_off for state in down),
         )
@@ -93,10 +91,7 @@ class ExternalPod:
 
     def made_progress(self) -> None:
         """A batch was finished: the restart budget is full again."""
-        self._batches += 1
-        if self._failed_starts:
-            self._failed_starts = 0
-            self._out_of_memory = False
+        if self._failed_starts.batch_finished():
             self._update()
 
     async def stop(self, grace_seconds: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cortex.batch.v1.worker_service_pb2 import ContainerState
 from cortex.batch.v1.worker_spec_pb2 import WorkerSpec
 from services.common.logs import labels
+from services.dequeuer.failed_starts import FailedStarts
 from services.dequeuer.pod.container import ContainerRunner, Launcher
 from services.dequeuer.pod.output import ContainerOutput
 from services.dequeuer.ports import ContainerExit, PodListener, PodState
@@ -26,9 +27,7 @@ class ContainerGroup:
         self._runners: dict[str, ContainerRunner] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
-        self._batches = 0
-        self._failed_starts = 0
-        self._out_of_memory = False
+        self._failed_starts = FailedStarts()
         self._state = PodState(
             running=False, failed_starts=0, out_of_memory=False, reason="not started", backing_off=False
         )
@@ -79,10 +78,7 @@ class ContainerGroup:
 
     def made_progress(self) -> None:
         """A batch was finished: the restart budget is full again."""
-        self._batches += 1
-        if self._failed_starts:
-            self._failed_starts = 0
-            self._out_of_memory = False
+        if self._failed_starts.batch_finished():
             self._update()
 
     # What the containers tell: see `container.Events`.
@@ -95,24 +91,22 @@ class ContainerGroup:
 
     def exited(self, exit: ContainerExit, *, progressed: bool) -> None:  # noqa: A002  # the domain's word
         """A container ended by itself, or could not be started."""
-        if not progressed:
-            self._failed_starts += 1
-        self._out_of_memory = exit.out_of_memory
+        self._failed_starts.ended(0 if progressed else 1, out_of_memory=exit.out_of_memory)
         if self._listener is not None:
             self._listener.container_exited(exit)
         self._update()
 
     def finished_batches(self) -> int:
         """Batches finished since the worker's start."""
-        return self._batches
+        return self._failed_starts.batches
 
     def _update(self) -> None:
         runners = self._runners.values()
         reasons = [f"container `{runner.name}` {runner.reason}" for runner in runners if runner.reason]
         state = PodState(
             running=all(runner.running is not None for runner in runners),
-            failed_starts=self._failed_starts,
-            out_of_memory=self._out_of_memory,
+            failed_starts=self._failed_starts.number,
+            out_of_memory=self._failed_starts.out_of_memory,
             reason="; ".join(reasons),
             backing_off=any(runner.backing_off for runner in runners),
             cannot_start=any(runner.cannot_start for runner in runners),
