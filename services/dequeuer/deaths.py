@@ -3,7 +3,8 @@
 Where something else runs the containers the news may be late. Then it is waited for only where there is a reason to: a
 port that takes no connections any more, for a server whose process lives still listens. That is looked at again and
 again for a moment, because the connections of a dying process may break before its port closes, and because it may be
-up again when the news comes.
+up again when the news comes. Should none come (the cluster's API may be away for long), a port that was found closed is
+evidence enough: who neither answers nor listens is gone.
 """
 
 import asyncio
@@ -40,21 +41,29 @@ class Deaths:
         """The container that ended in the last moment or ends in the next; None when none does."""
         if self._latest is None or self._loop.time() - self._at > NEWS_S:
             before = self._latest
-            await self._wait(self._next)
-            return self._latest if self._latest is not before else None
+            closed = await self._wait(self._next)
+            if self._latest is not before:
+                return self._latest
+            return self._untold() if closed else None
         return self._latest
 
-    async def _wait(self, news: "asyncio.Future[None]") -> None:
+    async def _wait(self, news: "asyncio.Future[None]") -> bool:
+        """Wait for news, as long as there is a reason to; returns whether the port was found closed."""
         if self._late_s <= NEWS_S:
             await asyncio.wait([news], timeout=NEWS_S)
-            return
+            return False
         for pause in LOOKS_S:
             await asyncio.wait([news], timeout=pause)
             if news.done():
-                return
+                return False
             if not await _is_open(self._port):
                 await asyncio.wait([news], timeout=self._late_s)
-                return
+                return True
+        return False
+
+    def _untold(self) -> ContainerExit:
+        reason = "broke a connection and listened no more; how it ended was not told"
+        return ContainerExit(f"on port {self._port}", None, None, False, reason)
 
 
 async def _is_open(port: int) -> bool:

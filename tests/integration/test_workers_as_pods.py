@@ -12,6 +12,7 @@ import pytest
 from cortex.batch.v1 import batch_service_pb2 as pb
 from services.common.exit_codes import DONE, HANDED_BACK, JOB_IS_OVER
 from services.dequeuer import deaths
+from services.dequeuer.external_pod import ExternalPod
 from services.scheduler.adapters.tokens import JwtTokens
 from services.scheduler.domain.model.worker import Health, Phase, WorkerRecord
 from services.scheduler.usecases.running import restart_budget
@@ -123,6 +124,24 @@ async def test_batches_of_a_container_that_died_are_given_back_however_late_the_
         await kit.until(job_id, lambda job: job.worker_counts.not_ready == 1)
         await driver.only().restart()
         driver.only().told()
+        job = await kit.until(job_id, over)
+        assert (job.status, job.batch_counts.succeeded) == (Job.STATUS_SUCCEEDED, 10)
+        assert job.metrics.failed == 0
+
+
+async def test_batches_of_a_container_that_listens_no_more_are_given_back_also_if_its_death_is_never_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExternalPod, "news_s", deaths.NEWS_S + 0.1)
+    async with pods(tmp_path) as driver, cluster(tmp_path, driver) as kit:
+        held = driver.answer = Held()
+        await kit.deploy()
+        job_id = await kit.submit(str(list(range(10))))
+        await held.busy.wait()
+        driver.only().crash()
+        held.free.set()
+        await kit.until(job_id, lambda job: job.worker_counts.not_ready == 1 and job.batch_counts.leased == 0)
+        await driver.only().restart()
         job = await kit.until(job_id, over)
         assert (job.status, job.batch_counts.succeeded) == (Job.STATUS_SUCCEEDED, 10)
         assert job.metrics.failed == 0
