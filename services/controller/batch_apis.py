@@ -50,16 +50,9 @@ class BatchApis:
         else:
             told = _failed(resource, _name_taken(owner), lasting=True)
             live.resource = await self._writer.put_status(resource, told)
-        await self._changed(
-            live, generation_of(resource), REPEAT_SECONDS if uid_of(owner) == uid_of(resource) else NAME_SECONDS
-        )
+        seconds = REPEAT_SECONDS if uid_of(owner) == uid_of(resource) else NAME_SECONDS
+        await live.changed(generation_of(resource), seconds)
         live.wake()
-
-    async def _changed(self, live: Live, generation: int, seconds: float) -> None:
-        """Wait until there is something to do: a new spec, or the time is over. Our own writes are news too."""
-        while await live.news(seconds):
-            if deleted(live.resource) or generation_of(live.resource) != generation:
-                return
 
     async def _deploy(self, resource: Object) -> Object:
         resource = await self._writer.add_finalizer(resource)

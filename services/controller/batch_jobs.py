@@ -59,23 +59,31 @@ class BatchJobs:
         if status_of(resource).get("job_id"):
             return resource
         resource = await self._writer.add_finalizer(resource)
-        if "submission" not in status_of(resource):
-            if status_of(resource).get("status") == REFUSED and _told_generation(resource) == generation_of(resource):
-                return None
-            status = {**status_of(resource), "submission": noted(resource), "status": "pending"}
-            resource = await self._writer.put_status(resource, status)
+        if status_of(resource).get("status") == REFUSED and _told_generation(resource) == generation_of(resource):
+            return None
         try:
+            resource = await self._note(resource)
             job = await self._submit(resource)
         except CortexError as error:
             if error.category not in LASTING:
-                told = {**status_of(resource), "conditions": [refusal(resource, "Accepted", error)]}
-                await self._writer.put_status(resource, told)
+                told = {"conditions": [refusal(resource, "Accepted", error)]}
+                await self._writer.put_status(resource, {"status": "pending", **status_of(resource), **told})
                 raise
             await self._refuse(live, resource, error)
             return None
         log.info("%s is job %s", title_of(resource), job.job_id)
         job, accepted = await pass_on(self._scheduler, resource, job)
         status = job_status(resource, job, accepted, status_of(resource)["submission"])
+        return await self._writer.put_status(resource, status)
+
+    async def _note(self, resource: Object) -> Object:
+        """Note what is being submitted. Of what waits, only once it waits no more: nothing is written meanwhile."""
+        if "submission" in status_of(resource):
+            return resource
+        if any(each["reason"] in _AWAITED for each in status_of(resource).get("conditions", ())):
+            await self._secrets.of(resource)
+            await self._scheduler.get_api(resource["spec"]["api_name"])
+        status = {**status_of(resource), "submission": noted(resource), "status": "pending"}
         return await self._writer.put_status(resource, status)
 
     async def _submit(self, resource: Object) -> Job:
@@ -98,7 +106,7 @@ class BatchJobs:
         }
         await self._writer.put_status(resource, status)
         if waits:
-            await live.news(AWAITED_SECONDS)
+            await live.changed(generation_of(resource), AWAITED_SECONDS)
             live.wake()
 
     async def _stop(self, resource: Object) -> None:

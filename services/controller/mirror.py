@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from services.common.errors import Category, CortexError
 from services.common.kubernetes import Cluster, Followed, Object, Resource, follow
-from services.controller.resources import Gone, name_of, title_of, uid_of
+from services.controller.resources import Gone, deleted, generation_of, name_of, title_of, uid_of
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,12 @@ class Live:
             return False
         self._news.clear()
         return True
+
+    async def changed(self, generation: int, timeout: float) -> None:
+        """Wait for a spec of another generation, or the resource's end, or so long. Our own writes are news too."""
+        while await self.news(timeout):
+            if deleted(self.resource) or generation_of(self.resource) != generation:
+                return
 
 
 Keep = Callable[[Live], Awaitable[None]]

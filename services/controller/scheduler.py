@@ -37,6 +37,10 @@ class Scheduler:
         request = pb.DeployApisRequest(file_name=file_name, config=config)
         return (await _answer(self._stub.DeployApis(request, timeout=CALL_SECONDS))).results[0].api
 
+    async def get_api(self, api_name: str) -> BatchApi:
+        """An API; `resources.api_not_deployed` when there is none."""
+        return (await _answer(self._stub.GetApi(pb.GetApiRequest(name=api_name), timeout=CALL_SECONDS))).api
+
     async def delete(self, api_name: str) -> None:
         """Delete an API and stop its jobs."""
         await _answer(self._stub.DeleteApi(pb.DeleteApiRequest(name=api_name), timeout=CALL_SECONDS))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from cortex.batch.v1 import batch_service_pb2 as pb
 from cortex.batch.v1.resources_pb2 import Job
-from services.common.kubernetes import BATCH_APIS, BATCH_JOBS, SECRETS, Object
+from services.common.kubernetes import BATCH_APIS, BATCH_JOBS, SECRETS, Followed, Object, follow
 from services.controller.submission import job_request
 from tests.cluster.kit import TestCluster
 from tests.e2e.pages import steps, write_files
@@ -94,6 +95,25 @@ async def test_a_job_may_come_before_its_api(tmp_path: Path, items: Path) -> Non
         await kit.worker()
         accepted = await resources.until(BATCH_JOBS, "early", lambda job: "job_id" in status(job))
         assert refused_as(accepted) == ""
+
+
+async def test_a_job_that_waits_costs_no_writes(tmp_path: Path, items: Path) -> None:
+    async with system(tmp_path) as (resources, kit):
+        told: list[list[str]] = []
+        async with aclosing(follow(resources.cluster, BATCH_JOBS, resources.namespace)) as all_news:
+            await anext(all_news)
+            await resources.apply_job("early", items)
+            async for news in all_news:
+                assert not isinstance(news, Followed)
+                told.append([name for name in ("reason", "submission", "job_id") if name in status(news.object)])
+                if told[-1] == ["reason"]:
+                    await resources.apply_api()
+                    await kit.worker()
+                if "job_id" in told[-1]:
+                    break
+        # made; its finalizer; what is being submitted; why it waits; the same again; the job
+        tries = [["submission"], ["reason"], ["reason", "submission"]]
+        assert told == [[], [], *tries, ["submission", "job_id"]]
 
 
 async def test_a_webhook_is_signed_with_a_secret_that_is_meant_for_it(tmp_path: Path, items: Path) -> None:
