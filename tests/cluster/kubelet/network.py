@@ -12,12 +12,14 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 _PAUSE = Path(__file__).with_name("pause.py")
 _CHUNK_BYTES = 64 * 1024
 _START_SECONDS = 20
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Network:
                 if number < len(backends):
                     await self._carry(address, port, backends[number])
 
-    async def connect(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(self, port: int) -> Connection:
         """A connection to a port of the pod's. Raises OSError."""
         made = await self._ask({"connect": True})
         made.setblocking(False)
@@ -105,18 +107,8 @@ class Network:
             await self._process.wait()
 
     async def _carry(self, address: str, port: int, backend: int) -> None:
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", backend)
-            except OSError:
-                writer.transport.abort()
-                return
-            with contextlib.suppress(OSError):
-                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
-            writer.close()
-            far_writer.close()
-
         made = await self._ask({"listen": address, "port": port})
+        connected = carrying(lambda: asyncio.open_connection("127.0.0.1", backend))
         self._servers.append(await asyncio.start_server(connected, sock=made))
 
     async def _ask(self, request: dict[str, object]) -> socket.socket:
@@ -133,6 +125,35 @@ class Network:
 
         async with self._lock:
             return await asyncio.to_thread(asked)
+
+
+def carrying(
+    connect: Callable[[], Awaitable[Connection]],
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """What a server does that passes each of its connections on to one that this makes, or breaks it."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await connect()
+        except OSError:
+            writer.transport.abort()
+            return
+        with contextlib.suppress(OSError):
+            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        writer.close()
+        far_writer.close()
+
+    return connected
+
+
+@contextlib.asynccontextmanager
+async def served(connect: Callable[[], Awaitable[Connection]]) -> AsyncIterator[int]:
+    """A port of this machine that leads to where `connect` leads."""
+    server = await asyncio.start_server(carrying(connect), "127.0.0.1", 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

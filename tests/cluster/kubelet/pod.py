@@ -20,7 +20,7 @@ from tests.cluster.kubelet.container import Container, found
 from tests.cluster.kubelet.environment import ConfigurationError, variables_of
 from tests.cluster.kubelet.images import CHECKOUT
 from tests.cluster.kubelet.mounts import Mount
-from tests.cluster.kubelet.network import Network
+from tests.cluster.kubelet.network import Network, Service
 from tests.cluster.kubelet.probes import probe
 from tests.cluster.kubelet.settings import Settings
 from tests.cluster.kubelet.status import final_phase, status_of
@@ -131,7 +131,7 @@ class Pod:
         while True:
             try:
                 await self._volumes.make()
-                await self.network.start(self._settings.services)
+                await self.network.start(self._services())
                 break
             except (ConfigurationError, CortexError) as error:
                 log.info("%s: %s", self.pod["metadata"]["name"], error)
@@ -139,6 +139,15 @@ class Pod:
         self._known |= {"podIP": self.network.address, "podIPs": [{"ip": self.network.address}]}
         (self._directory / "hosts").write_text(self.network.hosts())
         self._changed()
+
+    def _services(self) -> list[Service]:
+        """What it reaches: where it listens at all addresses itself, nobody else can listen at one of them."""
+        containers = [*self.initial, *self.mains]
+        own = {port["containerPort"] for one in containers for port in one.spec.get("ports") or []}
+        return [
+            Service(one.name, {port: backends for port, backends in one.ports.items() if port not in own})
+            for one in self._settings.services
+        ]
 
     async def _initialize(self, container: Container) -> bool:
         """False when the pod cannot be initialized any more."""

@@ -4,9 +4,13 @@ import asyncio
 import contextlib
 import os
 
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
 from services.common.kubernetes import Object
 from tests.cluster.kubelet.container import Container
-from tests.cluster.kubelet.network import Network
+from tests.cluster.kubelet.network import Network, served
 
 
 async def probe(container: Container, network: Network, environment: dict[str, str], kill: "asyncio.Event") -> None:
@@ -62,11 +66,13 @@ async def _once(container: Container, given: Object, network: Network, environme
                 return await _execute(container, action["command"], environment)
             if action := given.get("httpGet"):
                 return await _http(container, action, network)
+            if action := given.get("grpc"):
+                return await _grpc(action, network)
             if action := given.get("tcpSocket"):
                 _, writer = await network.connect(_port(container, action["port"]))
                 writer.close()
                 return True
-    except (OSError, TimeoutError, ValueError):
+    except (OSError, TimeoutError, ValueError, grpc.aio.AioRpcError):
         return False
     return False
 
@@ -103,6 +109,15 @@ async def _http(container: Container, action: Object, network: Network) -> bool:
         return False
     finally:
         writer.close()
+
+
+async def _grpc(action: Object, network: Network) -> bool:
+    async with (
+        served(lambda: network.connect(int(action["port"]))) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        answer = await HealthStub(channel).Check(HealthCheckRequest(service=action.get("service") or ""))
+        return bool(answer.status == HealthCheckResponse.SERVING)
 
 
 def _port(container: Container, port: int | str) -> int:
