@@ -3,7 +3,8 @@
 Each answered batch is one line of its file in NOTES: `{"items": [...], "job": ..., "traceparent": ...}`, on disk before
 the answer, which is `{"done": [...]}` with the items. `COMPLETED` in NOTES holds the calls of /on-job-complete. What a
 batch holds decides how it is answered: the item "fail" gives a 500, "hang" never answers, "close" closes the
-connection, "exit" ends the process, "eat" takes memory without end, and {"sleep": seconds} takes its time.
+connection, "exit" ends the process, "eat" takes memory without end, and {"sleep": seconds} takes its time. Where NEXT
+is a URL, the completed job's specification has its `config` submitted there, before the call is answered.
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 import secrets
 import sys
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -37,6 +39,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/on-job-complete":
             spec = json.loads(Path("/cortex/spec/job.json").read_text())
             note("COMPLETED", {"body": json.loads(body), "spec": spec, "job": self.headers["X-Cortex-Job-ID"]})
+            if url := os.environ.get("NEXT"):
+                submission = json.dumps(spec["config"]).encode()
+                with urllib.request.urlopen(urllib.request.Request(url, submission)) as answer:
+                    note("CHAINED", json.load(answer))
             return self.answer(200)
         items = json.loads(body)
         for item in items:
