@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from typing import Any
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -116,7 +117,8 @@ async def _grpc(action: Object, network: Network) -> bool:
         served(lambda: network.connect(int(action["port"]))) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        answer = await HealthStub(channel).Check(HealthCheckRequest(service=action.get("service") or ""))
+        stub: Any = HealthStub(channel)  # its types leave Check out
+        answer = await stub.Check(HealthCheckRequest(service=action.get("service") or ""))
         return bool(answer.status == HealthCheckResponse.SERVING)
 
 
