@@ -90,6 +90,18 @@ async def test_an_image_that_is_missing_is_told_and_the_job_goes_on_when_it_is_t
         await check_end(of, job_id, ITEMS[:5])
 
 
+async def test_an_image_that_does_not_come_before_the_deadline_ends_the_job_with_its_name(tmp_path: Path) -> None:
+    async with pods(tmp_path, environ={"CORTEX_STARTUP_DEADLINE": "5"}) as of:
+        of.cluster.images.missing.add("none")
+        await of.deploy()
+        job = (await of.wait(await of.submit([1], workers=1)))["job_status"]
+        assert job["status"] == "worker_error", job
+        assert 'Back-off pulling image "none"' in job["reason"] or 'image "none": not found' in job["reason"]
+        assert job["batch_counts"] == {"pending": 1, "leased": 0, "succeeded": 0, "failed": 0}
+        assert of.system.done() == {}
+        await of.nothing_is_left()
+
+
 async def test_a_container_that_runs_out_of_memory_at_every_start_ends_the_job_as_that(tmp_path: Path) -> None:
     async with pods(tmp_path) as of:
         eater = [sys.executable, "-c", "hoard = b'x' * (400 << 20); input()"]
