@@ -105,13 +105,19 @@ async def test_a_container_that_is_killed_is_no_evidence_of_anything(podman: Pod
         assert (ended.signal, ended.out_of_memory) == (signal.SIGKILL, False)
 
 
-async def test_a_container_over_its_memory_limit_is_ended_and_that_is_told(podman: Podman, tmp_path: Path) -> None:
+async def test_a_container_over_its_memory_limit_is_ended_and_that_is_told(
+    podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
     eat = "hoard = []\nwhile True: hoard.append(b'x' * (4 << 20))"
     hungry = Container(name="api", image=IMAGE, command=[PYTHON, "-c", eat], memory_bytes=64 << 20)
     async with running(spec_of(tmp_path, hungry)) as (_, seen):
         ended = await seen.exit_of("api")
         assert ended.out_of_memory
         assert ended.reason == "used more memory than its limit (compute.mem 64Mi)"
+    assert list(here.iterdir()) == []  # podman's monitor writes a file `oom` where it was started
 
 
 async def test_a_command_that_the_image_does_not_have_is_tried_once(podman: Podman, tmp_path: Path) -> None:

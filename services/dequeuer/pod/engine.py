@@ -147,7 +147,7 @@ class EnginePod(ContainerGroup):
                 chips=container.chips,
             ),
         )
-        return EngineLauncher(self._engine, self._environ, spec.worker_id, plan, filled.declared)
+        return EngineLauncher(self._engine, self._environ, spec.local.directory, spec.worker_id, plan, filled.declared)
 
 
 @dataclass(slots=True)
@@ -156,6 +156,8 @@ class EngineLauncher:
 
     engine: Engine
     environ: Mapping[str, str]
+    directory: str
+    """Where the engine's program runs: what it starts may leave a file there that says that memory ran out."""
     worker_id: str
     plan: ContainerPlan
     declared: Mapping[str, str]
@@ -178,7 +180,7 @@ class EngineLauncher:
         if made.returncode != 0:
             raise CannotStart(f"cannot be made: {self.engine.program}: {last_line(made.stderr)}", for_good=False)
         guard = MemoryGuard(self.plan.resources.memory_bytes, None)
-        child = Child(self.engine.start(name), self.environ, None, output_fd)
+        child = Child(self.engine.start(name), self.environ, self.directory, output_fd)
         process = EngineProcess(self, name, child, guard)
         try:
             await process.begin()
@@ -195,6 +197,7 @@ class EngineLauncher:
             return subprocess.run(
                 command,
                 env=dict(self.environ),
+                cwd=self.directory,
                 check=False,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
