@@ -122,6 +122,8 @@ class Transport:
             )
             if response.status >= 300:
                 raise _failure(response, self._where, request.text_error)
+            if response.headers.get("Content-Type", "").startswith("text/html"):
+                raise CortexException("client.unexpected_answer", f"{self._where} is a web page: is the port right?")
         return response
 
     def upload(self, request: Request, body: Iterable[bytes]) -> bytes:

@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any
 
+from cortex.exceptions import CortexException
+
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls but tab and line feed, changes of the writing direction, and what is no character at all."""
@@ -21,8 +23,16 @@ def safe(text: str) -> str:
 
 
 def told(answer: bytes) -> Any:
-    """A JSON answer with safe texts. Names of members stay as they are: they are looked up and never shown."""
-    root = [json.loads(answer)]
+    """A JSON answer with safe texts. Names of members stay as they are: they are looked up and never shown.
+
+    Raises `CortexException` for what is no JSON.
+    """
+    try:
+        root = [json.loads(answer)]
+    except ValueError as error:  # another program answers there
+        start = safe(answer[:80].decode(errors="replace"))
+        message = f"the answer is not JSON, so it is not cortex-batch that answers there: {start!r}"
+        raise CortexException("client.unexpected_answer", message) from error
     pending: list[Any] = [root]  # no recursion: `config` may be nested deeper than Python's stack
     while pending:
         values = pending.pop()

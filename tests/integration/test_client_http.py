@@ -116,6 +116,12 @@ def test_an_answer_that_is_not_ours_is_told_with_its_status(server: Server, clie
         client.list_apis()
 
 
+def test_a_web_page_is_no_answer(server: Server, client: cortex.Client) -> None:
+    server.on("GET /get", Reply(b"<html>Welcome</html>", content_type="text/html; charset=utf-8"))
+    with pytest.raises(CortexException, match=r"environment `test`\) is a web page: is the port right\?$"):
+        client.list_apis()
+
+
 def test_where_nobody_answers_the_error_says_where_and_what_to_do() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

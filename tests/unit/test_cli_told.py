@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cortex.cli.told import safe, told
+from cortex.exceptions import CortexException
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,8 @@ def test_all_texts_of_an_answer_are_safe_however_deep() -> None:
     found = told(answer)
     assert (found["reason"], found["number"]) == (r"\x1b[2J", 1.5)
     assert r"\x1bc" in json.dumps(found["config"]).replace(r"\\", "\\")
+
+
+def test_an_answer_of_another_program_is_an_error_that_shows_it() -> None:
+    with pytest.raises(CortexException, match="not cortex-batch that answers there: 'pong'"):
+        told(b"pong")
