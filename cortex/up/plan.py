@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cortex.up.data_dir import Directories
 from cortex.up.errors import UpError
@@ -149,7 +148,8 @@ def service(name: str) -> tuple[str, ...]:
 def check_gpus(gpus: str | None) -> None:
     """Raises `UpError` when what the scheduler is to be told makes no sense."""
     names = [name.strip() for name in (gpus or "").split(",") if name.strip()]
-    if gpus is not None and (not names or len(set(names)) < len(names)):
+    wrong = not names or len(set(names)) < len(names) or any(name.startswith("-") for name in names)
+    if gpus is not None and wrong:
         raise UpError(f"--gpus {gpus}: give how many GPUs there are (2), or which, without repetitions (0,3)")
 
 
@@ -174,17 +174,25 @@ def _telemetry(collector: Path) -> dict[str, str]:
 
 
 def check_ledger(url: str | None) -> None:
-    """Raises `UpError` when `--ledger` shows a password to all of this machine, or what it needs is not installed."""
-    if url is not None and (urlsplit(url).password is not None or "password=" in url):
+    """Raises `UpError` when `--ledger` is no database, or tells a password, or what it needs is not installed."""
+    if url is not None and (_names_password(url) or "password=" in url):
         raise UpError(
             "--ledger holds a password, which everyone on this machine can read in the list of processes: set the whole"
             " URL as the environment variable CORTEX_LEDGER instead, or leave the password to ~/.pgpass"
         )
+    for where, given in ((f"--ledger {url}", url), ("CORTEX_LEDGER", os.environ.get("CORTEX_LEDGER"))):
+        if given and not given.startswith(("postgresql://", "postgres://")):
+            raise UpError(f"{where}: the ledger is kept in PostgreSQL, at postgresql://USER@HOST:5432/DATABASE")
     if (url or os.environ.get("CORTEX_LEDGER")) and find_spec("psycopg") is None:
         raise UpError(
             "this installation cannot keep the ledger in PostgreSQL (psycopg is missing):"
             " pip install 'cortex-batch[local,postgres]'"
         )
+
+
+def _names_password(url: str) -> bool:
+    """Whether there is one in front of the host; in doubt, of a URL that makes no sense."""
+    return ":" in url.partition("://")[2].rpartition("@")[0]
 
 
 def check_installed() -> None:

@@ -8,7 +8,7 @@ A part's life:
 
 One part dying never stops another: the gateway lives on without a scheduler and says so, and workers go on
 without either. Only at the very start `cortex up` gives up: when a part ends with an error of its own telling (`error:
-...`, exit code 1), which no restart mends, or dies young five times in a row.
+...`, exit code 1, or 2 for a wrong setting), which no restart mends, or dies young five times in a row.
 """
 
 import asyncio
@@ -181,7 +181,7 @@ class _RunningPart:
 
     def _give_up_if_hopeless(self, code: int, young_deaths: int, reason: str) -> None:
         told = self._log.last_line.removeprefix("error: ")
-        if code == 1 and told != self._log.last_line:
+        if code in (1, 2) and told != self._log.last_line:
             raise UpError(f"{self.name}: {told}")
         if young_deaths >= GIVE_UP_AFTER:
             raise UpError(

@@ -179,8 +179,9 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
         assert gone_within(pid, 0)
 
 
-def test_a_part_that_says_why_it_cannot_start_is_not_tried_again(tmp_path: Path) -> None:
-    script = TELL + "print('error: the ledger is broken', file=sys.stderr); sys.exit(1)"
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_part_that_says_why_it_cannot_start_is_not_tried_again(tmp_path: Path, code: int) -> None:
+    script = TELL + f"print('error: the ledger is broken', file=sys.stderr); sys.exit({code})"
     with supervised(tmp_path, ready=False, bad=script, good=GOOD) as system:
         system.line("^gave up: bad: the ledger is broken$")
         assert system.process.wait(5) == 1

@@ -135,6 +135,9 @@ def test_ctrl_c_in_the_middle_of_a_job_ends_everything_in_time(tmp_path: Path) -
         (["--data-dir", "/proc/nothing"], "cannot use /proc/nothing as data directory"),
         (["--data-dir", "x" * 300], "as data directory: File name too long"),
         (["--data-dir", "broken"], "error: scheduler: "),
+        (["--ledger", "mysql://h/d"], "--ledger mysql://h/d: the ledger is kept in PostgreSQL, at postgresql://"),
+        (["--ledger", "postgresql://u:a@secret@h/d"], "--ledger holds a password"),
+        (["--gpus", "-1"], "--gpus -1: give how many GPUs there are"),
     ],
 )
 def test_what_cannot_work_is_told_in_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
