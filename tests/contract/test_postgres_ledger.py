@@ -186,12 +186,24 @@ async def test_a_database_that_cannot_hold_a_ledger_is_refused(postgres: Postgre
     postgres.execute("CREATE DATABASE others")
     assert "own the database" in (await refused(lambda: SqlLedger.open(PostgresEngine(postgres.url("others"))))).message
     error = await refused(lambda: SqlLedger.open(PostgresEngine(postgres.tcp_url("nowhere"))))
-    assert 'database "nowhere" does not exist' in error.message
+    assert 'database "nowhere" does not exist): make it' in error.message
     wrong = postgres.tcp_url(database).replace(QUOTED_PASSWORD, "other")
-    assert "password authentication failed" in (await refused(lambda: SqlLedger.open(PostgresEngine(wrong)))).message
+    message = (await refused(lambda: SqlLedger.open(PostgresEngine(wrong)))).message
+    assert 'password authentication failed for user "cortex"): mend the user or the password' in message
+    none = postgres.tcp_url(database).replace(f":{QUOTED_PASSWORD}", "")
+    assert "no password supplied): give one" in (await refused(lambda: SqlLedger.open(PostgresEngine(none)))).message
 
 
-@pytest.mark.parametrize("url", ["postgresql://cortex:se%zzcret@h/d", "postgresql://cortex:secret@h/d?nonsense=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://cortex:se%zzcret@h/d",
+        "postgresql://cortex:secret@h/d?nonsense=1",
+        "postgresql://cortex:a@secret@h/d",
+        "postgresql://cortex:a@secret:b@h:5432/d",
+        "postgresql://cortex:a/secret@h/d",
+    ],
+)
 def test_a_url_that_cannot_be_understood_is_not_repeated(url: str) -> None:
     with pytest.raises(CortexError) as raised:
         PostgresEngine(url)

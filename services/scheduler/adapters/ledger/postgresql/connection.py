@@ -47,8 +47,9 @@ class Address:
         try:
             told = {name: str(value) for name, value in conninfo_to_dict(url).items()}
         except psycopg.Error:  # whose text quotes the URL, password and all
-            message = "the ledger's URL cannot be understood: it should be like postgresql://USER@HOST:5432/DATABASE"
-            raise CortexError("ledger.invalid_url", message) from None
+            raise _not_understood() from None
+        if any("@" in told.get(name, "") for name in ("host", "port", "dbname")):  # a part of a password, most likely
+            raise _not_understood()
         who = f"cortex-scheduler {socket.gethostname()[:32]} {os.getpid()}"
         self.parameters = {**_DEFAULTS, "application_name": who, **told, "client_encoding": "UTF8"}
         user, host, port = (told.get(name, "") for name in ("user", "host", "port"))
@@ -59,6 +60,15 @@ class Address:
         return self._shown
 
     __repr__ = __str__
+
+
+def _not_understood() -> CortexError:
+    """Never quotes the URL, nor a part of it."""
+    message = (
+        "the ledger's URL cannot be understood: it should be like postgresql://USER@HOST:5432/DATABASE; in a name or a"
+        " password @ is written %40, : %3A, / %2F and % %25"
+    )
+    return CortexError("ledger.invalid_url", message)
 
 
 class Connection:

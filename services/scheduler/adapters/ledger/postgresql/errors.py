@@ -17,6 +17,16 @@ _SESSION_ENDED = (
 _LATER = (*_SESSION_ENDED, errors.LockNotAvailable, errors.TooManyConnections, errors.DeadlockDetected)
 
 
+_HINTS = {
+    "no password supplied": "give one in ~/.pgpass, or in the URL in CORTEX_LEDGER",
+    "authentication failed": "mend the user or the password, in the URL in CORTEX_LEDGER or in ~/.pgpass",
+    "no pg_hba.conf entry": "let this user and machine in, in the server's pg_hba.conf",
+    "does not exist": "make it (`createuser`, `createdb --owner USER DATABASE`), or name another",
+    "resolve host": "mend the host's name in the URL, or the name service",
+}
+"""What helps, by the words with which a server refuses to let us in: it gives no code for these."""
+
+
 def ends_session(error: psycopg.Error, raw: Raw) -> bool:
     """Whether the connection is of no use any more."""
     return raw.closed or isinstance(error, _SESSION_ENDED)
@@ -37,8 +47,14 @@ def explain(error: psycopg.Error, address: Address) -> CortexError:
 
 def unavailable(address: Address, why: str) -> CannotWriteError:
     """The server cannot be reached."""
-    message = f"the ledger {address} cannot be reached ({why}): see that its database server runs, or try again"
+    message = f"the ledger {address} cannot be reached ({why}): {_what_to_do(why)}"
     return CannotWriteError("ledger.unavailable", message, Category.UNAVAILABLE)
+
+
+def _what_to_do(why: str) -> str:
+    return next(
+        (hint for words, hint in _HINTS.items() if words in why), "see that its database server runs, or try again"
+    )
 
 
 def deposed(address: Address, generation: int) -> CannotWriteError:
