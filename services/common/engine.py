@@ -5,6 +5,7 @@ that what a crash left behind is found by those who never knew their names.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ JOB_LABEL = "cortex.job"
 SYSTEM_LABEL = "cortex.system"
 """The data directory of the system that started it. `cortex up` removes by it what is left at its end."""
 
+_LONG_ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _SWEEP = 'ids=$("$1" ps --all --quiet --filter "label=$2") && if [ -n "$ids" ]; then "$1" rm --force $ids; fi'
 
 
@@ -142,9 +144,9 @@ def container_name(worker_id: str, container: str, start: int) -> str:
 
 
 def last_line(text: str) -> str:
-    """What an engine's program says in the end, without its own way to begin an error."""
+    """What an engine's program says in the end, without its own way to begin an error; ids as `ps` shows them."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("Error: ") if lines else "it does not say why"
+    return _LONG_ID.sub(r"\1", lines[-1].removeprefix("Error: ")) if lines else "it does not say why"
 
 
 def unmarked(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -125,6 +126,8 @@ async def test_a_command_that_the_image_does_not_have_is_tried_once(podman: Podm
     async with running(spec) as (pod, seen):
         ended = await seen.exit_of("api")
         assert "/no/such/program" in ended.reason
+        assert ended.reason.count("unable to start") <= 1, "it is told once"
+        assert re.search("[0-9a-f]{13}", ended.reason) is None, "ids are as podman shows them"
         assert pod.state.cannot_start
 
 

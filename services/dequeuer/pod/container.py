@@ -160,7 +160,7 @@ class ContainerRunner:
         except CannotStart as error:
             self.cannot_start = error.for_good and not self._starts
             await asyncio.to_thread(self.output.drain, _DRAIN_SECONDS)
-            return self._not_started(self._with_last_output(error.reason))
+            return self._not_started(error.reason)  # what it wrote last was an earlier start's, or says the same
         except OSError as error:
             return self._not_started(f"could not be started: {error}")
         self._starts += 1

@@ -81,7 +81,7 @@ class EngineHost:
             code, _, error = await self._run(self.engine.pull(image))
             if code == 0 or await self._has(image):  # or somebody has made it meanwhile
                 break
-            fetching.trouble = f"image {image} cannot be had: {self.engine.program}: {last_line(error)}"
+            fetching.trouble = self._cannot_be_had(image, last_line(error))
             log.warning("%s", fetching.trouble)
             for tell in list(fetching.waiting):
                 tell(fetching.trouble)
@@ -89,6 +89,13 @@ class EngineHost:
             pause = min(pause * 2, _MAX_PAUSE_SECONDS)
         self._fetching.pop(image, None)
         fetching.done.set_result(None)
+
+    def _cannot_be_had(self, image: str, words: str) -> str:
+        program = self.engine.program
+        return (
+            f"image {image} cannot be had: {program}: {words}; mend `image` of the API, or fetch or build it with"
+            f" `{program} pull {image}` or `{program} build -t {image}`: it is looked for again and again"
+        )
 
     async def _pause(self, image: str, seconds: float) -> None:
         """A while; less when somebody has made the image meanwhile."""
