@@ -140,7 +140,7 @@ def _check(settings: Settings) -> None:
     if settings.jwt is None and not settings.open:
         raise SettingsError(
             "the edge would serve everyone who reaches it: say whose tokens are good (`jwt`, with issuer, audiences "
-            "and jwks), or `open: true` if everyone is meant"
+            "and jwks; `--jwt-issuer`, `--jwt-audience`, `--jwt-jwks`), or `open: true` (`--open`) if everyone is meant"
         )
     if settings.jwt is not None and settings.open:
         raise SettingsError("`jwt` and `open: true` contradict each other: leave out one")
