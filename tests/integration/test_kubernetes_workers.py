@@ -95,6 +95,20 @@ async def test_a_job_grows_and_shrinks_with_both_numbers_together() -> None:
         assert worker.worker_id not in driver.exits
 
 
+async def test_a_job_that_somebody_else_resizes_gets_its_size_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caretaker, "ROUND_SECONDS", 0.05)
+    async with Pods() as pods:
+        await (await pods.driver()).have(0)
+        sizes = {"parallelism": 7, "completions": 7}
+        resized = await pods.cluster.patch(JOBS, pods.namespace, NAME, {"spec": sizes})
+        assert resized["spec"]["completions"] == 7
+
+        async def restored() -> bool:
+            return {name: (await pods.job())["spec"][name] for name in sizes} == dict.fromkeys(sizes, 2)
+
+        await until(restored)
+
+
 async def test_a_worker_that_can_never_work_ends_its_slot_with_its_reason() -> None:
     async with Pods() as pods:
         driver = await pods.driver()

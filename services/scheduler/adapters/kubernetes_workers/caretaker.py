@@ -3,18 +3,19 @@
 - Jobs whose job is over, or unknown to the ledger, are removed: at the start and every minute.
 - A pod that was to be ended while the API server was away is ended when it is back.
 - A pod that its node does not end (the node is lost) is declared lost, so that it is replaced.
+- A Job that somebody else has resized gets its size back: pods that nobody hands out would run for nothing.
 - The token of every job at work is renewed long before it ends, for dequeuers that have to connect anew.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from math import inf
 
 from services.common.errors import CortexError
 from services.common.kubernetes import Object
-from services.scheduler.adapters.kubernetes_workers import pod_status
+from services.scheduler.adapters.kubernetes_workers import job_status, pod_status
 from services.scheduler.adapters.kubernetes_workers.job_objects import JobObjects
 from services.scheduler.adapters.kubernetes_workers.observed import Observed, job_id_of
 
@@ -33,7 +34,9 @@ AT_ONCE = 8
 class Caretaker:
     """See the module's text."""
 
-    def __init__(self, observed: Observed, objects: JobObjects) -> None:
+    def __init__(self, observed: Observed, objects: JobObjects, sizes: Mapping[str, int]) -> None:
+        """`sizes`: what jobs at work are to have now, by job id."""
+        self._sizes = sizes
         self._observed = observed
         self._objects = objects
         self._doomed: dict[str, tuple[str, str, int]] = {}  # by uid: job id, pod's name, grace
@@ -77,6 +80,7 @@ class Caretaker:
                 for uid in list(self._doomed):
                     await self._end(uid)
                 await self._declare_lost()
+                await self._restore_sizes()
                 await self._renew_tokens(loop.time())
             except CortexError as error:
                 log.warning("caring for the workers failed, and is tried again: %s", error.message)
@@ -118,6 +122,15 @@ class Caretaker:
             if late > LOST_SECONDS and not pod_status.has_ended(pod):
                 log.warning("the pod %s does not end on its node; it is given up", pod["metadata"]["name"])
                 await self._objects.declare_lost(pod)
+
+    async def _restore_sizes(self) -> None:
+        for job_id, size in list(self._sizes.items()):
+            job = self._observed.job(job_id)
+            if job is None or "deletionTimestamp" in job["metadata"] or job_status.is_over(job):
+                continue
+            if (job["spec"].get("parallelism"), job["spec"].get("completions")) != (size, size):
+                log.warning("the Job %s was resized by somebody else; it gets its size back", job["metadata"]["name"])
+                self._observed.note(await self._objects.resize(await self._objects.own(job), size))
 
     async def _renew_tokens(self, now: float) -> None:
         for job_id, since in list(self._renewed.items()):

@@ -61,8 +61,8 @@ class KubernetesWorkerDriver:
         self._tellings = Tellings(settings.stalled_seconds)
         self._observed.on_pod = self._tellings.look
         self._observed.on_pods = self._all_pods
-        self._caretaker = Caretaker(self._observed, self._objects)
         self._sizes: dict[str, int] = {}  # what jobs are to have, by job id
+        self._caretaker = Caretaker(self._observed, self._objects, self._sizes)
         self._made: dict[str, str] = {}  # uids of the Jobs that have all they need, by job id
         self._making: dict[str, asyncio.Lock] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -176,7 +176,7 @@ class KubernetesWorkerDriver:
                 return None
             if job is not None and self._made.get(job_id) == job["metadata"]["uid"]:
                 return job
-            size = self._sizes.get(job_id, work.job.workers)
+            size = self._sizes.setdefault(job_id, work.job.workers)
             if job is None:
                 job = await self._objects.make(work, size)
             else:
