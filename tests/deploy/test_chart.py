@@ -118,7 +118,7 @@ def test_the_url_that_chained_jobs_use_leads_to_the_edge() -> None:
     assert "ingressgateway-operator" not in objects(render(CLOSED, {"chaining": {"enabled": False}}), "Service")
 
 
-@pytest.mark.parametrize(("way", "ports"), [("edge", [4317, 8080]), ("scheduler", [4317, 8080, 8889])])
+@pytest.mark.parametrize(("way", "ports"), [("edge", [4317, 8080, 80]), ("scheduler", [4317, 8080, 80, 8889])])
 def test_workers_reach_what_their_work_needs_and_nobody_reaches_them(way: str, ports: list[int]) -> None:
     rendered = render(CLOSED, {"networkPolicy": {"workerEgress": []}, "workers": {"connect": way}})
     policies = {name.rsplit("-", 1)[1]: one["spec"] for name, one in objects(rendered, "NetworkPolicy").items()}
@@ -129,6 +129,38 @@ def test_workers_reach_what_their_work_needs_and_nobody_reaches_them(way: str, p
     assert [port["port"] for port in dns["ports"]] == [53, 53]
     assert [port["port"] for rule in rules for port in rule["ports"]] == ports
     assert (8889 in ports) == any("namespaceSelector" in peer for peer in callers(policies["scheduler"], 8889))
+
+
+def test_the_ports_that_workers_may_use_are_those_of_pods_and_of_services() -> None:
+    """Some network plugins look at a packet before a Service's address is replaced by a pod's, others after it."""
+    rendered = render(CLOSED)
+    service = objects(rendered, "Service")["cortex-cortex-batch-edge-in-cluster"]["spec"]
+    (pod,) = (pod for name, pod in pods(rendered).items() if name.endswith("-edge"))
+    named = {port["name"]: port["containerPort"] for one in pod["containers"] for port in one["ports"]}
+    wanted = {number for port in service["ports"] for number in (port["port"], named[port["targetPort"]])}
+    worker = objects(rendered, "NetworkPolicy")["cortex-cortex-batch-worker"]["spec"]
+    given = [{port["port"] for port in rule["ports"]} for rule in worker["egress"] if "ports" in rule]
+    assert wanted in given
+
+
+def test_what_only_answers_may_call_nobody() -> None:
+    policies = objects(render(VARIANTS["kind"]), "NetworkPolicy")
+    for component in ("collector", "postgresql"):
+        policy = policies[f"cortex-cortex-batch-{component}"]["spec"]
+        assert ("Egress" in policy["policyTypes"], policy["egress"]) == (True, [])
+
+
+def test_replicas_are_spread_over_nodes_and_zones_each_version_by_itself(rendered: list[Json]) -> None:
+    for name, pod in pods(rendered).items():
+        spread = {one["topologyKey"]: one for one in pod["topologySpreadConstraints"]}
+        assert spread.keys() == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}, name
+        assert all(one["matchLabelKeys"] == ["pod-template-hash"] for one in spread.values()), name
+
+
+def test_a_pod_has_more_time_to_end_than_its_balancers_take_to_notice(rendered: list[Json]) -> None:
+    for name, pod in pods(rendered).items():
+        sleeps = [one["lifecycle"]["preStop"]["sleep"]["seconds"] for one in pod["containers"] if "lifecycle" in one]
+        assert pod.get("terminationGracePeriodSeconds", 30) >= max(sleeps, default=0) + 25, name
 
 
 def test_only_the_edge_reaches_the_gateway() -> None:

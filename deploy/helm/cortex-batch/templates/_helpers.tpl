@@ -68,13 +68,19 @@ securityContext:
   fsGroup: 65532
   seccompProfile:
     type: RuntimeDefault
+# Replicas on nodes, and in zones, of their own where there are such. Those of a version that is just being replaced do
+# not count: else both new ones may come to be where only one of the old ones was.
 topologySpreadConstraints:
+  {{- $selector := include "cortex.selector" . }}
+  {{- range $where := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
   - maxSkew: 1
-    topologyKey: kubernetes.io/hostname
+    topologyKey: {{ $where }}
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels:
-        {{- include "cortex.selector" . | nindent 8 }}
+        {{- $selector | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
 {{- end }}
 
 {{/* What every container of ours has. Of (dict "root" $ "image" ...). */}}
