@@ -152,7 +152,7 @@ class System:
     def await_no_workers(self) -> None:
         """Return when the last job's workers are gone, so that they do not count for the next one."""
         deadline = time.monotonic() + STOP_SECONDS
-        while any("services.dequeuer" in child.cmdline() for child in alive(self.process)):
+        while any("services.dequeuer" in command for command in alive(self.process).values()):
             if time.monotonic() > deadline:
                 raise RuntimeError("the workers of a job that is over do not end")
             time.sleep(0.02)
@@ -168,13 +168,13 @@ def must_succeed(seen: Seen) -> None:
         raise RuntimeError(f"the job ended as {Job.Status.Name(seen.job.status)}: {seen.job.reason or 'no reason'}")
 
 
-def alive(process: psutil.Process) -> list[psutil.Process]:
-    """The descendants that live and can be looked at."""
-    found = []
+def alive(process: psutil.Process) -> dict[psutil.Process, list[str]]:
+    """The descendants that live and can be looked at, each with its command line: asked again it may be gone."""
+    found = {}
     for child in process.children(recursive=True):
         try:
-            if child.status() != psutil.STATUS_ZOMBIE and child.cmdline():
-                found.append(child)
+            if child.status() != psutil.STATUS_ZOMBIE and (command := child.cmdline()):
+                found[child] = command
         except psutil.NoSuchProcess:
             continue
     return found

@@ -94,20 +94,16 @@ class Sampler:
         self._stop.set()
 
     def _find(self) -> None:
-        for child in alive(self._root):
-            if child not in self._processes and (kind := self._kind(child)):
+        for child, command in alive(self._root).items():
+            if child not in self._processes and (kind := self._kind(command)):
                 self._processes[child] = kind
 
-    def _kind(self, process: psutil.Process) -> str:
-        with suppress(psutil.NoSuchProcess):
-            command = process.cmdline()
-            for service in SERVICES:
-                if f"services.{service}" in command:
-                    return service
-            # The container itself; what wraps it (bubblewrap) names it in its command line too.
-            if self._marker in command[:2] and "bwrap" not in command[0]:
-                return CONTAINER
-        return ""
+    def _kind(self, command: list[str]) -> str:
+        for service in SERVICES:
+            if f"services.{service}" in command:
+                return service
+        # The container itself; what wraps it (bubblewrap) names it in its command line too.
+        return CONTAINER if self._marker in command[:2] and "bwrap" not in command[0] else ""
 
     def _sample(self) -> Sample:
         rss: dict[str, int] = defaultdict(int)
