@@ -36,7 +36,7 @@ NAME = "cortex-cortex-batch"
 WORKERS = "cortex-workers"
 """The namespace of their pods."""
 SERVICES = ("gateway", "scheduler", "controller", "collector", "dequeuer")
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 _TAINT = {"key": "workload", "value": "true", "effect": "NoSchedule"}
 NODES = [
     Node("system", labels={"pool": "system"}),

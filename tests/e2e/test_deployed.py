@@ -24,7 +24,7 @@ from tests.cluster.kubelet.kubelet import unsupported
 from tests.e2e.deployed import KUBECTL, NAME, Deployed, deployed
 
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(400),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(bool(unsupported()), reason=f"this machine cannot run pods: {unsupported()}"),
     pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed"),
@@ -46,14 +46,14 @@ TREE = {
     ("scheduler: BatchService/SubmitJob", "gateway: BatchService/SubmitJob"): 1,
     ("scheduler: job", "scheduler: BatchService/SubmitJob"): 1,
     ("scheduler: partition", "scheduler: BatchService/SubmitJob"): 1,
-    ("scheduler: start worker", "scheduler: job"): 2,
     ("scheduler: batch", "scheduler: job"): 3,
     ("dequeuer: deliver batch", "scheduler: batch"): 3,
     ("scheduler: record outcome", "scheduler: batch"): 3,
     ("scheduler: on-job-complete", "scheduler: job"): 1,
     ("dequeuer: on-job-complete", "scheduler: on-job-complete"): 1,
 }
-"""How often which span hangs on which: those of a job of three batches and two workers."""
+"""How often which span hangs on which: those of a job of three batches and two workers, but for their starts."""
+STARTS = ("scheduler: start worker", "scheduler: job")
 
 
 def described(span: dict[str, Any]) -> str:
@@ -81,8 +81,9 @@ async def test_a_job_goes_from_a_request_with_a_token_to_an_empty_cluster_under_
     found = await spans(of, "hello", job_id)
     by_id = {span["span_id"]: described(span) for span in found}
     tree = Counter((described(span), by_id.get(span["parent_span_id"], "")) for span in found)
-    assert {edge: tree[edge] for edge in TREE} == TREE, tree
-    assert tree.keys() == TREE.keys()
+    starts = tree.pop(STARTS)
+    assert tree == TREE
+    assert 1 <= starts <= 2, "a worker that was not ready before the end has no span"
     containers = {batch["traceparent"].split("-")[2] for batch in of.batches("hello")}
     assert {by_id[span_id] for span_id in containers} == {"dequeuer: deliver batch"}, "and on into the container"
 
