@@ -157,7 +157,7 @@ class Operator:
     def watch(self, api_name: str, job_id: str) -> Iterator[bytes]:
         """The job now, and again whenever it changed, to its end.
 
-        Where the server goes away in the middle, it is asked again for `PATIENCE_S` seconds.
+        Where the server goes away in the middle, or its scheduler is away, it is asked again for `PATIENCE_S` seconds.
         """
         return self._patiently(lambda: self._watched(api_name, job_id))
 
@@ -171,16 +171,20 @@ class Operator:
         raise Unreachable("client.connection_broken", f"the server stopped telling about job {job_id}")
 
     def _patiently(self, lines: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
-        """The lines, and those of asking again when the server goes away in the middle, for `PATIENCE_S` seconds."""
-        started, last_heard = False, time.monotonic()
+        """The lines, and those of asking again for `PATIENCE_S` seconds while the server is away.
+
+        One that never answered is not waited for: its address may be wrong.
+        """
+        answers, last_heard = False, time.monotonic()
         while True:
             try:
                 for line in lines():
-                    started, last_heard = True, time.monotonic()
+                    answers, last_heard = True, time.monotonic()
                     yield line
                 return
-            except Unreachable:
-                if not started or time.monotonic() - last_heard > PATIENCE_S:
+            except Unreachable as error:
+                answers = answers or error.kind == "system.unavailable"  # the gateway's word: its scheduler is away
+                if not answers or time.monotonic() - last_heard > PATIENCE_S:
                     raise
             time.sleep(0.2)  # the server is being restarted, and there is no event that says when it is back
 

@@ -6,6 +6,7 @@ Answers are bytes here, because numbers such as `1e400` or `12345678901234567890
 import contextlib
 import json
 import os
+import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -165,6 +166,8 @@ class Transport:
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError) as error:
             raise Unreachable("client.unreachable", self._nobody_there()) from error
         except urllib3.exceptions.SSLError as error:
+            if isinstance(error.args[0], ssl.SSLEOFError | ssl.SSLZeroReturnError):  # gone in the middle: no distrust
+                raise Unreachable("client.connection_broken", f"{self._where} broke the connection") from error
             raise CortexException("client.tls", f"no trusted connection to {self._where}: {error}") from error
         except urllib3.exceptions.TimeoutError as error:
             raise Unreachable("client.timeout", f"{self._where} took too long to answer") from error

@@ -2,15 +2,18 @@
 
 import json
 import socket
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
 
 import cortex
+from cortex import operator
 from cortex.environments import Environment
 from cortex.exceptions import CortexException, NotFound, Unreachable
 from cortex.fields import FileSelection
+from tests.edge_kit import certificate
 from tests.integration.client_kit import JOB_ID, Reply, Server, job_status, line
 
 WATCH = f"GET /batch/digits?jobID={JOB_ID}&watch=true"
@@ -180,11 +183,49 @@ def test_a_server_that_goes_away_in_the_middle_is_asked_again(
     assert len(server.asked) == 3
 
 
-def test_a_watch_that_never_began_is_an_error_at_once(server: Server, client: cortex.Client) -> None:
-    server.on(WATCH, Reply({"kind": "system.unavailable", "message": "not now"}, 503))
+def test_a_server_whose_scheduler_is_away_from_the_beginning_is_waited_for(
+    server: Server, client: cortex.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Reply({"kind": "system.unavailable", "message": "not now"}, 503)
+    server.on(WATCH, away, Reply(lines=[line(job_status("succeeded", done=10))]))
+    assert client.wait("digits", JOB_ID)["job_status"]["status"] == "succeeded"
+    server.on(WATCH, away)
+    monkeypatch.setattr(operator, "PATIENCE_S", 0.1)
     with pytest.raises(Unreachable, match="not now"):
         client.wait("digits", JOB_ID)
+
+
+def test_a_proxy_that_finds_no_server_is_an_error_at_once(server: Server, client: cortex.Client) -> None:
+    server.on(WATCH, Reply(b"Bad Gateway", 502))
+    with pytest.raises(Unreachable, match="Bad Gateway"):
+        client.wait("digits", JOB_ID)
     assert len(server.asked) == 1
+
+
+def test_a_connection_that_breaks_in_the_handshake_of_tls_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tls["certificate"], tls["key"])
+    monkeypatch.setenv("SSL_CERT_FILE", tls["certificate"])
+    with socket.create_server(("127.0.0.1", 0)) as edge:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = edge.accept()
+                connection.recv(65536)
+                connection.close()
+            connection, _ = edge.accept()
+            with context.wrap_socket(connection, server_side=True) as trusted:
+                trusted.recv(65536)
+                trusted.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        client = cortex.Client(Environment.of("test", f"https://127.0.0.1:{edge.getsockname()[1]}"))
+        assert client.list_apis() == []
+        thread.join()
 
 
 def test_what_only_looks_is_asked_again_when_the_connection_breaks(server: Server, client: cortex.Client) -> None:
