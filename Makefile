@@ -23,8 +23,10 @@ test: venv
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # What the tests of clusters say of ours must hold for a real control plane too; needs Go, and ten minutes the first time.
+CLUSTER_TESTS := tests/cluster tests/contract/test_kubernetes_driver.py tests/e2e/test_kubernetes.py \
+  tests/integration/test_{custom_resources,kubernetes_kit,kubernetes_workers,leadership}.py
 test-cluster: venv
-	$(BIN)/python -m tests.cluster.real.control_plane -- $(BIN)/python -m pytest tests/cluster tests/integration/test_kubernetes_workers.py
+	$(BIN)/python -m tests.cluster.real.control_plane -- $(BIN)/python -m pytest $(CLUSTER_TESTS)
 
 check: venv
 	$(BIN)/ruff format --check .
