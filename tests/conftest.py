@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.common.engine import ENGINES
 from tests.contract.object_servers import ministack, moto, seaweedfs
-from tests.images import Podman, usable_podman
+from tests.engines import RealEngine, usable
 from tests.integration.postgres_kit import postgres
 
 __all__ = ["ministack", "moto", "postgres", "seaweedfs"]
@@ -17,9 +18,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
-def podman() -> Iterator[Podman]:
+def podman() -> Iterator[RealEngine]:
     """Found in the environment by all that is started meanwhile."""
-    with usable_podman() as found, pytest.MonkeyPatch.context() as patch:
+    yield from _usable("podman")
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[RealEngine]:
+    """Found in the environment by all that is started meanwhile."""
+    yield from _usable("docker")
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> RealEngine:
+    """Each of them."""
+    found: RealEngine = request.getfixturevalue(request.param)
+    return found
+
+
+def _usable(program: str) -> Iterator[RealEngine]:
+    with usable(program) as found, pytest.MonkeyPatch.context() as patch:
         for name, value in found.environ.items():
             patch.setenv(name, value)
         yield found

@@ -21,8 +21,19 @@ JOB_LABEL = "cortex.job"
 SYSTEM_LABEL = "cortex.system"
 """The data directory of the system that started it. `cortex up` removes by it what is left at its end."""
 
+_PREFIX = re.compile(r"^Error(?: response from daemon)?: ")
 _LONG_ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
-_SWEEP = 'ids=$("$1" ps --all --quiet --filter "label=$2") && if [ -n "$ids" ]; then "$1" rm --force $ids; fi'
+_SWEEP = """
+for try in 1 2 3 4 5; do
+  ids=$("$1" ps --all --quiet --filter "label=$2") || exit
+  [ -z "$ids" ] && exit
+  told=$("$1" rm --force $ids 2>&1) && exit
+  sleep 1
+done
+echo "$told" >&2
+exit 1
+"""
+"""Again, because docker refuses to remove what somebody else is removing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +155,13 @@ def container_name(worker_id: str, container: str, start: int) -> str:
 
 
 def last_line(text: str) -> str:
-    """What an engine's program says in the end, without its own way to begin an error; ids as `ps` shows them."""
+    """What an engine's program says in the end, without its own way to begin an error; ids as `ps` shows them.
+
+    Docker's client adds to its daemon's reason that the container was not started: that is left out.
+    """
     lines = [line for line in text.splitlines() if line.strip()]
-    return _LONG_ID.sub(r"\1", lines[-1].removeprefix("Error: ")) if lines else "it does not say why"
+    reasons = [line for line in lines if not line.startswith("Error: failed to start containers")] or lines
+    return _LONG_ID.sub(r"\1", _PREFIX.sub("", reasons[-1])) if reasons else "it does not say why"
 
 
 def unmarked(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

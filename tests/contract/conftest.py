@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.contract.driver_kits import DriverKit, LocalKit, PodmanKit
+from services.common.engine import ENGINES
+from tests.contract.driver_kits import DriverKit, EngineKit, LocalKit
 
 
-@pytest.fixture(params=["local", "podman"])
+@pytest.fixture(params=["local", *ENGINES])
 def kit(request: pytest.FixtureRequest) -> DriverKit:
-    if request.param == "podman":
-        return PodmanKit(request.getfixturevalue("podman"))
-    return LocalKit()
+    return LocalKit() if request.param == "local" else EngineKit(request.getfixturevalue(request.param))

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from services.common.engine import WORKER_LABEL
 from services.scheduler.domain.model.api import ApiVersion
 from services.scheduler.domain.model.worker import WorkerRecord
-from tests.images import IMAGE, Podman
+from tests.engines import RealEngine
+from tests.images import IMAGE
 from tests.integration.local_worker_kit import Workers, api, processes_of
 
 
@@ -41,16 +43,16 @@ class LocalKit:
 
 
 @dataclass(frozen=True)
-class PodmanKit:
-    """Containers of podman."""
+class EngineKit:
+    """Containers of podman or docker."""
 
-    podman: Podman
+    engine: RealEngine
 
     def workers(self, data_dir: Path, **more: Any) -> Workers:
-        return Workers(data_dir, engine="podman", **more)
+        return Workers(data_dir, engine=self.engine.program, **more)
 
     def api(self, *containers: dict[str, Any], **more: Any) -> ApiVersion:
         return api(*({"image": IMAGE, **container} for container in containers), **more)
 
     def left_of(self, worker: WorkerRecord) -> set[object]:
-        return {*processes_of(worker), *self.podman.containers(f"cortex.worker={worker.worker_id}")}
+        return {*processes_of(worker), *self.engine.containers(f"{WORKER_LABEL}={worker.worker_id}")}

@@ -10,6 +10,7 @@ is a URL, the completed job's specification has its `config` submitted there, be
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 import urllib.request
@@ -78,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # as the first process of a container it has no other end
     print("serving", os.environ["CORTEX_PORT"], flush=True)
     if os.environ.get("START") == "exit":
         print("cannot load the model", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Workers whose containers podman runs: what containers find, how their ends are told, and that none is left."""
+"""Workers whose containers podman or docker runs: what they find, how their ends are told, and that none is left."""
 
 import asyncio
 import os
@@ -16,7 +16,8 @@ from cortex.batch.v1.worker_spec_pb2 import Container, EngineRuntime, EnvVar, Wo
 from services.common.engine import ContainerPlan, Engine, Resources
 from services.dequeuer.pod.engine import EnginePod
 from services.scheduler.domain.model.worker import Health, Phase
-from tests.images import IMAGE, PYTHON, Podman
+from tests.engines import RealEngine
+from tests.images import IMAGE, PYTHON
 from tests.integration.local_worker_kit import WAIT_SECONDS, Workers, api, script
 from tests.integration.pod_kit import Recorder, make_spec, messages
 
@@ -26,18 +27,19 @@ def shell(name: str, text: str, **more: Any) -> Container:
 
 
 def spec_of(directory: Path, *containers: Container) -> WorkerSpec:
-    engine = EngineRuntime(program="podman", system=str(directory))
-    return make_spec(directory, *containers, engine=engine, stop_grace_seconds=1.0)
+    return make_spec(directory, *containers, stop_grace_seconds=1.0)
 
 
 @asynccontextmanager
-async def running(spec: WorkerSpec) -> AsyncIterator[tuple[EnginePod, Recorder]]:
-    pod, seen = EnginePod(spec, os.environ), Recorder()
-    await pod.start(seen)
-    try:
-        yield pod, seen
-    finally:
-        await pod.stop(0.0)
+async def running(spec: WorkerSpec, engine: RealEngine) -> AsyncIterator[tuple[EnginePod, Recorder]]:
+    with engine.infra() as infra:
+        spec.local.engine.CopyFrom(EngineRuntime(program=engine.program, system=spec.local.directory, infra=infra))
+        pod, seen = EnginePod(spec, os.environ), Recorder()
+        await pod.start(seen)
+        try:
+            yield pod, seen
+        finally:
+            await pod.stop(0.0)
 
 
 def said(spec: WorkerSpec, container: str) -> list[str]:
@@ -53,7 +55,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_what_a_container_finds(podman: Podman, tmp_path: Path) -> None:
+async def test_what_a_container_finds(engine: RealEngine, tmp_path: Path) -> None:
     text = (
         'echo "port $(CORTEX_PORT) greeting $GREETING"; cat /cortex/spec/job.json; echo; ls /cortex/client -d;'
         " echo shared > /mnt/file; df /dev/shm | grep -o ' 16384 '; env | grep -c HOME; touch /cortex/spec/x || echo ro"
@@ -61,17 +63,17 @@ async def test_what_a_container_finds(podman: Podman, tmp_path: Path) -> None:
     env = [EnvVar(name="GREETING", value="two\nlines $(CORTEX_PORT) $$(CORTEX_PORT)")]
     text = text.replace("env | grep -c HOME; ", "")
     spec = spec_of(tmp_path, shell("api", text + "; exec sleep 1000", env=env, shm_bytes=16 << 20))
-    async with running(spec) as (_, seen):
+    async with running(spec, engine) as (_, seen):
         await until(lambda: said(spec, "api")[-1:] == ["ro"])
         assert seen.started == ["api"]
         assert (tmp_path / "mnt" / "file").read_text() == "shared\n"
     found = said(spec, "api")
     assert found[:4] == ["port 4321 greeting two", "lines 4321 $(CORTEX_PORT)", '{"job_id": "j1"}', "/cortex/client"]
     assert " 16384 " in found
-    assert podman.containers() == set()
+    assert engine.containers() == set()
 
 
-async def test_containers_of_a_worker_share_loopback_and_mnt(podman: Podman, tmp_path: Path) -> None:
+async def test_containers_of_a_worker_share_loopback_and_mnt(engine: RealEngine, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:  # it is free now, and in any case shared with us here
         port = free.getsockname()[1]
     serve = f"import http.server; http.server.test(http.server.SimpleHTTPRequestHandler, port={port}, bind='127.0.0.1')"
@@ -83,13 +85,13 @@ async def test_containers_of_a_worker_share_loopback_and_mnt(podman: Podman, tmp
     )
     asker = Container(name="asker", image=IMAGE, command=[PYTHON, "-c", ask])
     spec = spec_of(tmp_path, server, asker)
-    async with running(spec):
+    async with running(spec, engine):
         await until(lambda: "status 200" in said(spec, "asker"))
 
 
-async def test_how_a_container_ended_is_told_and_it_is_started_again(podman: Podman, tmp_path: Path) -> None:
+async def test_how_a_container_ended_is_told_and_it_is_started_again(engine: RealEngine, tmp_path: Path) -> None:
     spec = spec_of(tmp_path, shell("api", "echo last words; exit 3"))
-    async with running(spec) as (_, seen):
+    async with running(spec, engine) as (_, seen):
         await seen.until(lambda: len(seen.exits) >= 2)
         assert (seen.exits[0].code, seen.exits[0].signal, seen.exits[0].out_of_memory) == (3, None, False)
         assert "exited with code 3" in seen.exits[0].reason
@@ -97,87 +99,88 @@ async def test_how_a_container_ended_is_told_and_it_is_started_again(podman: Pod
         assert [state.failed_starts for state in seen.states if state.backing_off][:2] == [1, 2]
 
 
-async def test_a_container_that_is_killed_is_no_evidence_of_anything(podman: Podman, tmp_path: Path) -> None:
+async def test_a_container_that_is_killed_is_no_evidence_of_anything(engine: RealEngine, tmp_path: Path) -> None:
     spec = spec_of(tmp_path, shell("api", "exec sleep 1000"))
-    async with running(spec) as (_, seen):
-        (name,) = podman.containers()
-        podman("kill", "--signal=KILL", name)
+    async with running(spec, engine) as (_, seen):
+        engine("kill", "--signal=KILL", engine.container("api"))
         ended = await seen.exit_of("api")
         assert (ended.signal, ended.out_of_memory) == (signal.SIGKILL, False)
 
 
 async def test_a_container_over_its_memory_limit_is_ended_and_that_is_told(
-    podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: RealEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     eat = "hoard = []\nwhile True: hoard.append(b'x' * (4 << 20))"
     hungry = Container(name="api", image=IMAGE, command=[PYTHON, "-c", eat], memory_bytes=64 << 20)
-    async with running(spec_of(tmp_path, hungry)) as (_, seen):
+    async with running(spec_of(tmp_path, hungry), engine) as (_, seen):
         ended = await seen.exit_of("api")
         assert ended.out_of_memory
         assert ended.reason == "used more memory than its limit (compute.mem 64Mi)"
     assert list(here.iterdir()) == []  # podman's monitor writes a file `oom` where it was started
 
 
-async def test_a_command_that_the_image_does_not_have_is_tried_once(podman: Podman, tmp_path: Path) -> None:
+async def test_a_command_that_the_image_does_not_have_is_tried_once(engine: RealEngine, tmp_path: Path) -> None:
     spec = spec_of(tmp_path, Container(name="api", image=IMAGE, command=["/no/such/program"]))
-    async with running(spec) as (pod, seen):
+    async with running(spec, engine) as (pod, seen):
         ended = await seen.exit_of("api")
         assert "/no/such/program" in ended.reason
         assert "last output" not in ended.reason, "the engine's words are told once"
-        assert re.search("[0-9a-f]{13}", ended.reason) is None, "ids are as podman shows them"
+        assert re.search("[0-9a-f]{13}", ended.reason) is None, "ids are as engines show them"
         assert pod.state.cannot_start
 
 
-async def test_commands_run_inside(podman: Podman, tmp_path: Path) -> None:
+async def test_commands_run_inside(engine: RealEngine, tmp_path: Path) -> None:
     spec = spec_of(tmp_path, shell("api", "exec sleep 1000"))
-    async with running(spec) as (pod, _):
+    async with running(spec, engine) as (pod, _):
         assert await pod.exec("api", ["/bin/sh", "-c", "test $CORTEX_PORT = $(CORTEX_PORT)"], 10) == 0
         assert await pod.exec("api", ["/bin/sh", "-c", "exit 4"], 10) == 4
         with pytest.raises(TimeoutError):
             await pod.exec("api", ["/bin/sleep", "1000"], 0.5)
 
 
-async def test_a_container_has_its_grace_to_end(podman: Podman, tmp_path: Path) -> None:
+async def test_a_container_has_its_grace_to_end(engine: RealEngine, tmp_path: Path) -> None:
     polite = (
         "import signal, sys\nsignal.signal(15, lambda *_: (print('bye', flush=True), sys.exit()))\n"
         "print('up', flush=True)\nsignal.pause()"
     )
     spec = spec_of(tmp_path, Container(name="api", image=IMAGE, command=[PYTHON, "-c", polite]))
-    async with running(spec) as (pod, _):
+    async with running(spec, engine) as (pod, _):
         await until(lambda: "up" in said(spec, "api"))
         await pod.stop(WAIT_SECONDS)
     assert said(spec, "api")[-1] == "bye"
-    assert podman.containers() == set()
+    assert engine.containers() == set()
 
 
-async def test_an_image_that_cannot_be_had_is_told_until_it_is_there(podman: Podman, tmp_path: Path) -> None:
+async def test_an_image_that_cannot_be_had_is_told_until_it_is_there(engine: RealEngine, tmp_path: Path) -> None:
     image = "localhost/cortex-missing:1"
     heard: asyncio.Queue[Health] = asyncio.Queue()
-    async with Workers(tmp_path, engine="podman") as workers:
+    async with Workers(tmp_path, engine=engine.program) as workers:
         workers.driver.on_health(lambda _, health: heard.put_nowait(health))
         version = api(script("api", "echo here; exec sleep 1000", image=image))
         starting = asyncio.create_task(workers.start(version))
         async with asyncio.timeout(WAIT_SECONDS):
             health = await heard.get()
         assert health.phase is Phase.ERR_IMAGE_PULL
-        assert health.reason.startswith(f"image {image} cannot be had: podman: ")
-        podman("tag", IMAGE, image)
+        assert health.reason.startswith(f"image {image} cannot be had: {engine.program}: ")
+        engine("tag", IMAGE, image)
         await starting
         await workers.says("api", "here")
-    podman("untag", image, image)
+    engine("rmi", image)
 
 
-async def test_nothing_is_left_when_the_dequeuer_is_killed_and_nobody_sees_it(podman: Podman, tmp_path: Path) -> None:
-    async with Workers(tmp_path, engine="podman") as workers:
+async def test_nothing_is_left_when_the_dequeuer_is_killed_and_nobody_sees_it(
+    engine: RealEngine, tmp_path: Path
+) -> None:
+    async with Workers(tmp_path, engine=engine.program) as workers:
         worker = await workers.start(api(script("api", "echo here; exec sleep 1000", image=IMAGE)))
         await workers.says("api", "here")
         workers.driver._live[worker.worker_id].watched._close()  # this scheduler does not see it
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        await until(lambda: not podman.containers())
+        await until(lambda: not engine.containers())
         os.waitpid(worker.pid, 0)
         del workers.driver._live[worker.worker_id]
 
