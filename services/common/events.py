@@ -1,4 +1,8 @@
-"""Waiting for an event, but not for ever."""
+"""Waiting for an event, but not for ever.
+
+Not by `asyncio.wait_for`, which nothing here uses: before Python 3.12 it forgets that it was cancelled where what it
+waits for comes in the same moment, and then a task goes on that everybody takes for ended.
+"""
 
 import asyncio
 

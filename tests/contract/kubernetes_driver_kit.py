@@ -59,7 +59,8 @@ class PodWorkers:
     async def start(self, version: ApiVersion, slot: int = 0, of: JobRecord | None = None) -> WorkerRecord:
         """Start a worker."""
         wanted = WorkerRecord(f"wanted{slot}", (of or job()).spec.job_id, slot, None, None)
-        return await asyncio.wait_for(self.driver.start(version, of or job(), wanted, "unused"), 30)
+        async with asyncio.timeout(30):
+            return await self.driver.start(version, of or job(), wanted, "unused")
 
     def exited(self, exit_: WorkerExit) -> None:
         """An exit was told."""

@@ -252,7 +252,8 @@ def _logs(release: Release) -> str:
 async def _said(command: list[str], environ: Mapping[str, str], code: int, text: str = "") -> str:
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, env=environ, stdin=pipe, stdout=pipe, stderr=pipe)
-    said, complaints = await asyncio.wait_for(process.communicate(text.encode()), PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        said, complaints = await process.communicate(text.encode())
     assert process.returncode == code, f"{command}: {process.returncode}\n{said.decode()}\n{complaints.decode()}"
     return said.decode()
 

@@ -45,7 +45,8 @@ class Pods:
 
     async def wait(self, job_id: str, name: str = "hello") -> dict[str, Any]:
         """Wait for a job's end; its `GET` answer."""
-        return await asyncio.wait_for(asyncio.to_thread(self.system.wait, job_id, name), 90)
+        async with asyncio.timeout(90):
+            return await asyncio.to_thread(self.system.wait, job_id, name)
 
     async def job(self, job_id: str) -> dict[str, Any]:
         """The job's status now."""

@@ -73,7 +73,8 @@ class Resources:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await asyncio.wait_for(process.communicate(text.encode()), SECONDS)
+        async with asyncio.timeout(SECONDS):
+            said, _ = await process.communicate(text.encode())
         assert process.returncode == code, said.decode()
         return said.decode()
 

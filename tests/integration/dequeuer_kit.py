@@ -325,7 +325,8 @@ class Kit:
     async def ended(self) -> int:
         """The dequeuer's exit code."""
         assert self.worker is not None
-        return await asyncio.wait_for(asyncio.shield(self.worker), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            return await asyncio.shield(self.worker)
 
 
 @asynccontextmanager

@@ -151,10 +151,12 @@ class Driver(KubernetesWorkerDriver):
         """Wait until something true was told; returns it."""
         while not (found := what()):
             self._something.clear()
-            await asyncio.wait_for(self._something.wait(), 20)
+            async with asyncio.timeout(20):
+                await self._something.wait()
         return found
 
     async def have(self, slot: int, job: JobRecord | None = None) -> WorkerRecord:
         """Start the worker of a slot."""
         wanted = WorkerRecord(f"wanted{slot}", JOB_ID, slot, None, None)
-        return await asyncio.wait_for(self.start(API, job or kubernetes_work.job(), wanted, "unused"), 20)
+        async with asyncio.timeout(20):
+            return await self.start(API, job or kubernetes_work.job(), wanted, "unused")

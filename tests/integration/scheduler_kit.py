@@ -316,7 +316,8 @@ async def scheduler(
     running = asyncio.create_task(built.run(stop))
     channel = grpc.aio.insecure_channel(f"unix:{socket}")
     try:
-        await asyncio.wait_for(channel.channel_ready(), 10)
+        async with asyncio.timeout(10):
+            await channel.channel_ready()
         batch = batch_service_pb2_grpc.BatchServiceStub(channel)
         yield Kit(cast("ScriptedDriver", driver), batch, channel, f"unix:{socket}", ledger)
     finally:

@@ -107,7 +107,8 @@ async def test_a_call_breaks_with_its_server_and_the_next_goes_to_the_new_leader
     async with replicas() as both:
         both.first.answers.clear()
         call = asyncio.create_task(both.ask(patient=True))
-        await asyncio.wait_for(both.first.called.wait(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            await both.first.called.wait()
         await both.first.die()
         with pytest.raises(grpc.aio.AioRpcError) as broken:
             await call
@@ -133,7 +134,8 @@ async def test_the_gateway_waits_for_the_next_leader_and_asks_again() -> None:
         scheduler = Scheduler(both.channel, replicated=True)
         both.first.answers.clear()
         asking = asyncio.create_task(scheduler.apis())
-        await asyncio.wait_for(both.first.called.wait(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            await both.first.called.wait()
         await both.first.die()
         await both.second.lead()
         assert [api.name for api in await asking] == ["second"]

@@ -24,7 +24,8 @@ async def kept(behaviour: Behaviour, room: ReplyRoom | None = None, timeout: flo
         connection = await HttpConnection.open(port, 5, replies=room or ReplyRoom(lambda: None))
         connection.send(PostRequests("/", 8080, "job1").build(b"[1]", ""), answer.set_result, timeout)
         try:
-            return await asyncio.wait_for(answer, 20)
+            async with asyncio.timeout(20):
+                return await answer
         finally:
             connection.abort()
 

@@ -299,7 +299,8 @@ class TestProcess:
             running.send_signal(signal.SIGTERM)
             await kit.scheduler.until(lambda: len(kit.scheduler.returned) == 3)
             gate.opened.set()
-            assert await asyncio.wait_for(running.wait(), PATIENCE_S) == 0
+            async with asyncio.timeout(PATIENCE_S):
+                assert await running.wait() == 0
             assert kit.scheduler.done == [0, 1]
             assert kit.scheduler.goodbyes == ["told to end by a signal"]
 
@@ -309,7 +310,8 @@ class TestProcess:
             os.close(read)
             await kit.scheduler.until_ready()
             os.close(write)
-            assert await asyncio.wait_for(running.wait(), PATIENCE_S) == 1
+            async with asyncio.timeout(PATIENCE_S):
+                assert await running.wait() == 1
 
     async def test_its_memory_is_bounded(self, tmp_path: Path) -> None:
         async with surroundings(tmp_path, concurrency=8) as kit, process(kit, tmp_path) as running:
@@ -398,5 +400,6 @@ async def test_a_worker_with_a_real_container_outlives_its_crash(tmp_path: Path)
             kit.scheduler.lease(100)
             await kit.scheduler.until(lambda: len(kit.scheduler.results) == 101)
             kit.scheduler.say(shutdown=pb.Shutdown(reason="the job is over"))
-            assert await asyncio.wait_for(running.wait(), PATIENCE_S) == 0
+            async with asyncio.timeout(PATIENCE_S):
+                assert await running.wait() == 0
             assert kit.scheduler.goodbyes == ["told to end: the job is over"]

@@ -314,7 +314,8 @@ async def test_thousands_of_lost_batches_in_a_row_fail_and_the_job_goes_on(
     files.before_chunk = read
     async with scheduler(tmp_path, driver, objects=files) as kit:
         worker = await kit.worker()
-        await asyncio.wait_for(beyond.wait(), 30)  # all that are lost wait for their turn at once
+        async with asyncio.timeout(30):
+            await beyond.wait()  # all that are lost wait for their turn at once
         await worker.open(credit=64)
         seen: dict[int, bytes] = {}
         job = await finish(kit, job_id, worker, seen)

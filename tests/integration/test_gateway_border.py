@@ -129,20 +129,23 @@ async def test_a_head_that_does_not_come_is_given_up(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
     monkeypatch.setattr(http_protocol, "HEAD_S", 0.3)
-    answers = await asyncio.wait_for(gateway.raw(part), 10)
+    async with asyncio.timeout(10):
+        answers = await gateway.raw(part)
     assert problem(b"HTTP" + answers.rsplit(b"HTTP", 1)[1]) == (408, "endpoints.request_timeout")
 
 
 async def test_a_body_that_does_not_come_is_given_up(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "IDLE_S", 0.2)
     data = b"POST /batch/digits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
-    assert problem(await asyncio.wait_for(gateway.raw(data), 10)) == (408, "endpoints.request_timeout")
+    async with asyncio.timeout(10):
+        assert problem(await gateway.raw(data)) == (408, "endpoints.request_timeout")
 
 
 async def test_a_body_that_trickles_is_given_up(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "TOTAL_S", 0.3)
     data = b"POST /batch/digits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
-    assert problem(await asyncio.wait_for(gateway.raw(data), 10)) == (408, "endpoints.request_timeout")
+    async with asyncio.timeout(10):
+        assert problem(await gateway.raw(data)) == (408, "endpoints.request_timeout")
 
 
 OFFER = b"Host: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"

@@ -194,7 +194,8 @@ async def test_a_client_that_breaks_off_breaks_the_stream_off(gateway: Gateway) 
     await gateway.asked.arrived.wait()
     assert not gateway.asked.stream_over.is_set()
     sender.writer.close()
-    await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
+    async with asyncio.timeout(10):
+        await gateway.asked.stream_over.wait()
 
 
 async def test_a_client_may_wait_for_100_continue(gateway: Gateway) -> None:
@@ -297,7 +298,8 @@ async def test_a_gateway_that_stops_cuts_a_stream_off(gateway: Gateway) -> None:
     assert (answer.status, answer.kind) == (503, "system.unavailable")
     # The job is named once the scheduler's answer with its id has come too.
     assert re.search(rf"cut off(; job {JOB_ID} ends as enqueue_failed)?$", answer.json["message"])
-    await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
+    async with asyncio.timeout(10):
+        await gateway.asked.stream_over.wait()
     sender.writer.close()
 
 

@@ -42,7 +42,8 @@ async def rest(client: ClientConnection) -> tuple[str, int]:
     text = ""
     try:
         while True:
-            text += str(await asyncio.wait_for(client.recv(), 10))
+            async with asyncio.timeout(10):
+                text += str(await client.recv())
     except ConnectionClosed as closed:
         return text, closed.rcvd.code if closed.rcvd is not None else 1006
 
@@ -175,7 +176,8 @@ async def test_a_client_that_leaves_ends_the_call(gateway: Gateway) -> None:
             await client.close()
         else:
             client.transport.abort()
-        await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
+        async with asyncio.timeout(10):
+            await gateway.asked.stream_over.wait()
 
 
 async def test_what_a_client_says_is_thrown_away_and_nothing_large_is_taken(gateway: Gateway) -> None:
@@ -213,4 +215,5 @@ async def test_a_slow_reader_slows_the_log_down(gateway: Gateway) -> None:
     taken = lines - gateway.asked.lines.qsize()
     assert taken * size < read + ahead < lines * size
     writer.close()
-    await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
+    async with asyncio.timeout(10):
+        await gateway.asked.stream_over.wait()

@@ -68,7 +68,8 @@ async def test_it_tells_its_address_and_ends_cleanly(tmp_path: Path) -> None:
         not_ready = await gateway.get("/readyz")
         assert (not_ready.status, not_ready.json()["kind"]) == (503, "system.unavailable")
         gateway.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(gateway.process.wait(), 10) == 0
+        async with asyncio.timeout(10):
+            assert await gateway.process.wait() == 0
         assert not unix.exists()
 
 
@@ -116,7 +117,8 @@ async def test_it_ends_with_the_system(tmp_path: Path) -> None:
     async with started(environment, (read_end,)) as gateway:
         os.close(read_end)
         os.close(write_end)
-        assert await asyncio.wait_for(gateway.process.wait(), 10) == 0
+        async with asyncio.timeout(10):
+            assert await gateway.process.wait() == 0
 
 
 async def test_what_it_cannot_do_is_one_sentence(tmp_path: Path) -> None:

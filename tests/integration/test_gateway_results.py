@@ -147,14 +147,16 @@ async def test_a_gateway_that_stops_does_not_look_like_an_end_either(gateway: Ga
     gateway.stop.set()
     with pytest.raises(asyncio.IncompleteReadError):
         await stream.part()
-    await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
+    async with asyncio.timeout(10):
+        await gateway.asked.stream_over.wait()
 
 
 async def test_a_client_that_leaves_ends_the_call(gateway: Gateway) -> None:
     stream = await reading(gateway, f"{ERRORS}?follow=true")
     await gateway.asked.stream_open.wait()
     stream.writer.close()
-    await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
+    async with asyncio.timeout(10):
+        await gateway.asked.stream_over.wait()
 
 
 async def test_the_scheduler_is_not_read_faster_than_the_client_reads(gateway: Gateway) -> None:

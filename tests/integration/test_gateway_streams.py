@@ -75,7 +75,8 @@ async def test_a_client_that_leaves_ends_the_call(gateway: Gateway) -> None:
     await stream.line()
     assert not gateway.asked.stream_over.is_set()
     stream.writer.close()
-    await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
+    async with asyncio.timeout(10):
+        await gateway.asked.stream_over.wait()
 
 
 async def test_watching_goes_on_over_a_restart_of_the_scheduler(gateway: Gateway) -> None:
@@ -106,8 +107,10 @@ async def test_streams_end_when_the_gateway_stops(gateway: Gateway) -> None:
     stream = await watching(gateway, f"/batch/digits/{JOB_ID}/logs?follow=true")
     await gateway.asked.stream_open.wait()
     gateway.stop.set()
-    assert await asyncio.wait_for(stream.line(), 10) is None
-    await asyncio.wait_for(gateway.asked.stream_over.wait(), 10)
+    async with asyncio.timeout(10):
+        assert await stream.line() is None
+    async with asyncio.timeout(10):
+        await gateway.asked.stream_over.wait()
 
 
 async def test_a_request_in_flight_is_answered_before_the_gateway_stops(gateway: Gateway) -> None:

@@ -99,7 +99,8 @@ def reset(writer: asyncio.StreamWriter) -> None:
 async def post(connection: HttpConnection, body: bytes = b"[1]", timeout: float | None = None) -> Reply:
     answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
     connection.send(PostRequests("/", 8080, "job1").build(body, ""), answer.set_result, timeout)
-    return await asyncio.wait_for(answer, 10)
+    async with asyncio.timeout(10):
+        return await answer
 
 
 async def post_once(behaviour: Behaviour, body: bytes = b"[1]", timeout: float | None = None) -> tuple[Reply, bool]:

@@ -368,3 +368,17 @@ async def test_the_token_of_a_job_at_work_is_renewed(monkeypatch: pytest.MonkeyP
             return await version() != first
 
         await until(renewed)
+
+
+async def test_a_start_that_is_cancelled_in_the_moment_of_news_ends_and_hands_nothing_out() -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        await driver.have(0)
+        waiting = asyncio.create_task(driver.have(0))
+        await driver.told(lambda: "wanted0" in driver.healths)
+        await asyncio.sleep(0)  # now it waits for news
+        driver._observed._pod_changed(driver._observed.pods()[0], False)
+        waiting.cancel()
+        ended, _ = await asyncio.wait([waiting], timeout=10)
+        assert ended
+        assert waiting.cancelled()

@@ -349,7 +349,8 @@ async def ended(pidfd: int) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(pidfd, event.set)
     try:
-        await asyncio.wait_for(event.wait(), WAIT_SECONDS)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await event.wait()
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)

@@ -99,7 +99,8 @@ async def test_both_files_are_there_when_the_job_is_over(
         job_id = await kit.submit(ITEMS, results=store.kept)
         worker = await answered(kit, job_id)
         job = await kit.until(job_id, lambda job: job.HasField("end_time"))
-        await asyncio.wait_for(worker.shutdown.wait(), 10)
+        async with asyncio.timeout(10):
+            await worker.shutdown.wait()
     assert job.status == Job.STATUS_COMPLETED_WITH_FAILURES
     assert job.reason == "1 batch failed, such as batch 1: the container answered 500"
     assert store.names() == ["job/errors.ndjson", "job/results.ndjson"]
@@ -134,7 +135,8 @@ async def test_a_store_that_is_away_holds_the_job_and_its_workers_are_let_go(
         job_id = await kit.submit(ITEMS, results=store.kept)
         store.away = True
         worker = await answered(kit, job_id)
-        await asyncio.wait_for(worker.shutdown.wait(), 10)
+        async with asyncio.timeout(10):
+            await worker.shutdown.wait()
         job = await kit.until(job_id, lambda job: "the store is away" in job.reason)
         assert job.status == Job.STATUS_RUNNING
         store.away = False
@@ -163,7 +165,8 @@ async def test_after_a_crash_in_the_middle_the_results_are_written_again_and_the
     async with running(tmp_path, driver, store) as kit:
         job_id = await kit.submit(ITEMS, results=store.kept)
         await answered(kit, job_id)
-        await asyncio.wait_for(store.writing.wait(), 10)
+        async with asyncio.timeout(10):
+            await store.writing.wait()
     assert store.names() == []
     store.may_write.set()
     async with running(tmp_path, driver, store) as kit:

@@ -35,7 +35,8 @@ def lease(batch: int) -> Lease:
 async def test_an_outcome_waits_a_moment_for_others(sender: Sender) -> None:
     sender.reports.add(lease(1), 200, 0.5)
     assert not sender.due.is_set()
-    await asyncio.wait_for(sender.due.wait(), 5)
+    async with asyncio.timeout(5):
+        await sender.due.wait()
     (result,) = sender.take().results
     assert result == Result(
         batch_index=1, epoch=1001, outcome=Result.OUTCOME_SUCCEEDED, http_status=200, duration_seconds=0.5

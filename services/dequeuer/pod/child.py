@@ -63,7 +63,8 @@ async def run(command: Sequence[str], variables: Mapping[str, str], directory: s
     child = Child(command, variables, directory)
     waiting = asyncio.ensure_future(child.wait())
     try:
-        return await asyncio.wait_for(asyncio.shield(waiting), timeout)
+        async with asyncio.timeout(timeout):
+            return await asyncio.shield(waiting)
     finally:
         # nsenter goes last: it has to reap what it put into the container's PID namespace, or the namespace lingers.
         kill_descendants(child.pid)

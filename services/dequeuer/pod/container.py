@@ -5,7 +5,6 @@ resets it. A container that exits with code 0 has failed too: a worker's server 
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.common.events import wait_within
 from services.dequeuer.pod.output import ContainerOutput
 from services.dequeuer.ports import ContainerExit
 
@@ -126,8 +126,7 @@ class ContainerRunner:
             self._events.exited(ended, progressed=progressed)
             # What cannot be started will not be after a while either: its job ends.
             delay = None if self.cannot_start else backoff_seconds(failures)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay)
+            await wait_within(self._stopping, delay)
             self.backing_off = False
 
     def stop(self) -> None:

@@ -50,7 +50,8 @@ class ContainerProcess:
         status = await self._child.wait()
         if self._first_fd is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(readable(self._first_fd), _TEARDOWN_SECONDS)
+                async with asyncio.timeout(_TEARDOWN_SECONDS):
+                    await readable(self._first_fd)
         if self._sandbox is None or not self._sandbox.pid_namespace:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)  # what stayed behind in its process group

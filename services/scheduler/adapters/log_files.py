@@ -7,7 +7,6 @@ was moved away because it was full is read to its end first.
 """
 
 import asyncio
-import contextlib
 import heapq
 import json
 import os
@@ -18,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from services.common.events import wait_within
 from services.scheduler.usecases.ports.logs import LogEntry
 
 _FOLLOW_SECONDS = 0.2
@@ -50,8 +50,7 @@ class LogFiles:
                     yield batch
                 if last:
                     return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(finished.wait(), _FOLLOW_SECONDS)
+                await wait_within(finished, _FOLLOW_SECONDS)
         finally:
             job.close()
 

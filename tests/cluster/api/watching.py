@@ -29,7 +29,8 @@ async def events(
                     yield {"type": "ADDED", "object": thing}
         while True:
             try:
-                change = await asyncio.wait_for(subscription.queue.get(), _BOOKMARK_SECONDS if bookmarks else None)
+                async with asyncio.timeout(_BOOKMARK_SECONDS if bookmarks else None):
+                    change = await subscription.queue.get()
             except TimeoutError:
                 yield {"type": "BOOKMARK", "object": _bookmark(kind, store.version)}
                 continue

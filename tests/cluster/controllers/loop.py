@@ -5,8 +5,8 @@ import heapq
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
+from services.common.events import wait_within
 from tests.cluster.api.api import Api
 from tests.cluster.api.errors import ApiError
 from tests.cluster.api.kinds import Kind
@@ -44,8 +44,7 @@ class Loop:
         """Until cancelled."""
         while True:
             wait = max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), wait)
+            await wait_within(self._news, wait)
             await self.running.wait()
             self._news.clear()
             while self._later and self._later[0][0] <= time.monotonic():

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from services.common.errors import CortexError
+from services.common.events import wait_within
 from services.common.kubernetes import LEASES, NODES, PODS, Change, Cluster, Followed, Object, Resource, follow
 from tests.cluster.api.clock import micro_now, now
 from tests.cluster.kubelet.container import Container
@@ -213,8 +214,7 @@ class Kubelet:
 
     async def _schedule(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._unplaced.wait(), _AGAIN_SECONDS if self._waiting() else None)
+            await wait_within(self._unplaced, _AGAIN_SECONDS if self._waiting() else None)
             self._unplaced.clear()
             waiting = self._waiting()
             if not waiting:

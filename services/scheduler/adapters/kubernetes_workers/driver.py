@@ -10,11 +10,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from services.common.errors import Category, CortexError
+from services.common.events import wait_within
 from services.common.kubernetes import Cluster, Object
 from services.scheduler.adapters.kubernetes_workers import job_status, pod_status
 from services.scheduler.adapters.kubernetes_workers.caretaker import Caretaker
@@ -75,7 +75,8 @@ class KubernetesWorkerDriver:
         for look in (self._observed.run, self._tellings.run, partial(self._caretaker.run, is_over)):
             self._tasks.append(asyncio.create_task(_for_ever(look), name="look after workers"))
         try:
-            await asyncio.wait_for(self._observed.complete(), FIRST_LOOK_SECONDS)
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self._observed.complete()
         except TimeoutError:
             log.warning("Kubernetes does not say which workers there are; going on meanwhile")
 
@@ -132,8 +133,7 @@ class KubernetesWorkerDriver:
                 return replace(worker, worker_id=uid, detail=json.dumps({"pod": name}))
             waited = asyncio.get_running_loop().time() - begun
             self._tellings.waiting(worker.worker_id, self._why_waiting(worker.job_id, waited))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), LOOK_AGAIN_SECONDS)
+            await wait_within(news, LOOK_AGAIN_SECONDS)
 
     async def _pod_for(self, work: Work, slot: int) -> Object | None:
         """A pod of this slot that can work and that nobody had yet; None while there is none.

@@ -215,7 +215,8 @@ class LocalWorkerDriver:
             return
         live.watched.kill()
         try:
-            await asyncio.wait_for(live.gone.wait(), _KILL_SECONDS)
+            async with asyncio.timeout(_KILL_SECONDS):
+                await live.gone.wait()
         except TimeoutError:
             log.warning("worker %s (process %d) does not end", worker.worker_id, live.watched.pid)
 
