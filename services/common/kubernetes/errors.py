@@ -32,7 +32,7 @@ def refusal(status: int, body: bytes, doing: str) -> CortexError:
     kind, category = _KINDS.get(status, (UNAVAILABLE, Category.UNAVAILABLE))
     if status == 409 and told.get("reason") == "AlreadyExists":
         kind = EXISTS
-    said = str(told.get("message") or body[:500].decode(errors="replace") or f"status {status}")
+    said = str(told.get("message") or body[:500].decode(errors="replace").strip() or f"status {status}")
     hint = ": give this service's account that right (see the chart's roles)" if kind == FORBIDDEN else ""
     return CortexError(kind, f"Kubernetes refuses to {doing}: {said}{hint}", category)
 
