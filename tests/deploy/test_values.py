@@ -36,6 +36,8 @@ def test_what_has_no_default_must_be_said_and_contradictions_are_refused(values:
     ("values", "where"),
     [
         ({"replicas": 2}, "replicas"),
+        ({"scheduler": {"resources": {"limits": {"memory": "2GB"}}}}, "2GB"),
+        ({"chaining": {"namespace": ""}}, "namespace"),
         ({"gateway": {"replicas": 0}}, "/gateway/replicas"),
         ({"gateway": {"image": {"digest": "sha256:123"}}}, "/gateway/image/digest"),
         ({"imageRegistry": "registry.example.org"}, "/imageRegistry"),
