@@ -9,8 +9,9 @@ from functools import partial
 import pytest
 
 from services.common.errors import Category, CortexError
-from services.common.kubernetes import JOBS, PODS, SECRETS
+from services.common.kubernetes import CONFIG_MAPS, JOBS, PODS, SECRETS
 from services.scheduler.adapters.kubernetes_workers import caretaker
+from services.scheduler.adapters.kubernetes_workers import driver as driver_module
 from services.scheduler.domain.model.worker import End, Phase
 from tests.integration.kubernetes_kit import Pods, until
 from tests.unit import kubernetes_work
@@ -107,6 +108,74 @@ async def test_a_job_that_somebody_else_resizes_gets_its_size_back(monkeypatch: 
             return {name: (await pods.job())["spec"][name] for name in sizes} == dict.fromkeys(sizes, 2)
 
         await until(restored)
+
+
+@pytest.mark.parametrize("label", ["cortex.dev/batch", "jobID"])
+async def test_a_job_that_lost_a_label_by_which_it_is_found_gets_it_back(
+    monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    monkeypatch.setattr(caretaker, "ROUND_SECONDS", 0.05)
+    async with Pods() as pods:
+        driver = await pods.driver()
+        await driver.have(0)
+        before = await pods.job()
+        await pods.cluster.patch(JOBS, pods.namespace, NAME, {"metadata": {"labels": {label: None, "theirs": "x"}}})
+
+        async def restored() -> bool:
+            labels: dict[str, str] = (await pods.job())["metadata"]["labels"]
+            return labels == {**before["metadata"]["labels"], "theirs": "x"}
+
+        await until(restored)
+        assert (await driver.have(1)).found
+        assert (await pods.job())["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("label", ["cortex.dev/batch", "jobID"])
+async def test_a_job_without_its_labels_is_found_by_its_name_and_goes_with_all_it_has(label: str) -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        await driver.have(0)
+        await pods.cluster.patch(JOBS, pods.namespace, NAME, {"metadata": {"labels": {label: None}}})
+
+        async def unknown() -> bool:
+            return driver._observed.job(JOB_ID) is None
+
+        await until(unknown)
+        await driver.clean_up(JOB_ID)
+
+        async def gone() -> bool:
+            job = await pods.cluster.get(JOBS, pods.namespace, NAME)
+            return job is None or "deletionTimestamp" in job["metadata"]
+
+        await until(gone)
+
+
+async def test_what_pods_mount_is_written_again_where_they_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Pods() as pods:
+        driver = await pods.driver()
+        worker = await driver.have(0)
+        await driver.write_job_spec(kubernetes_work.job(workers=9), "")
+        files = ((SECRETS, f"{NAME}-token"), (CONFIG_MAPS, f"{NAME}-spec"), (CONFIG_MAPS, f"{NAME}-worker"))
+        for resource, name in files:
+            await pods.cluster.delete(resource, pods.namespace, name)
+        monkeypatch.setattr(caretaker, "MOUNT_SECONDS", 0.0)
+        monkeypatch.setattr(caretaker, "ROUND_SECONDS", 0.05)
+        await pods.bind(worker)
+
+        async def there() -> bool:
+            return all([await pods.cluster.get(resource, pods.namespace, name) for resource, name in files])
+
+        await until(there)
+        assert json.loads(await pods.file(f"{NAME}-spec", "job.json"))["workers"] == 9, "as it was last"
+
+
+async def test_a_worker_that_is_not_made_says_where_it_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "LOOK_AGAIN_SECONDS", 0.01)
+    async with Pods() as pods:
+        driver = await pods.driver()
+        starting = asyncio.create_task(driver.have(7))  # the Job has two
+        assert await driver.told(lambda: any(NAME in each.reason for each in driver.healths.values()))
+        starting.cancel()
 
 
 async def test_a_worker_that_can_never_work_ends_its_slot_with_its_reason() -> None:

@@ -3,13 +3,16 @@
 - Jobs whose job is over, or unknown to the ledger, are removed: at the start and every minute.
 - A pod that was to be ended while the API server was away is ended when it is back.
 - A pod that its node does not end (the node is lost) is declared lost, so that it is replaced.
-- A Job that somebody else has resized gets its size back: pods that nobody hands out would run for nothing.
+- A Job that somebody else has resized gets its size back: pods that nobody hands out would run for nothing. One that
+  has lost the labels by which it is found gets these back.
+- What pods mount is written again where they wait long for it: somebody may have deleted it.
 - The token of every job at work is renewed long before it ends, for dequeuers that have to connect anew.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 
@@ -17,6 +20,7 @@ from services.common.errors import CortexError
 from services.common.kubernetes import Object
 from services.scheduler.adapters.kubernetes_workers import job_status, pod_status
 from services.scheduler.adapters.kubernetes_workers.job_objects import JobObjects
+from services.scheduler.adapters.kubernetes_workers.manifests import Work
 from services.scheduler.adapters.kubernetes_workers.observed import Observed, job_id_of
 
 log = logging.getLogger(__name__)
@@ -27,16 +31,30 @@ LOST_SECONDS = 20.0
 """A pod that is there so long after its grace period has run out is on a node that does not end it."""
 TOKEN_SECONDS = 1200.0
 """A third of a token's life."""
+MOUNT_SECONDS = 30.0
+"""A pod that has a node and has started nothing for so long may wait for what it mounts (or for its images)."""
 AT_ONCE = 8
 """Requests under way at once."""
+
+
+@dataclass(slots=True)
+class Made:
+    """A Job that had all that it needs."""
+
+    work: Work
+    job: Object
+    """As it was then."""
 
 
 class Caretaker:
     """See the module's text."""
 
-    def __init__(self, observed: Observed, objects: JobObjects, sizes: Mapping[str, int]) -> None:
-        """`sizes`: what jobs at work are to have now, by job id."""
+    def __init__(
+        self, observed: Observed, objects: JobObjects, sizes: Mapping[str, int], made: Mapping[str, Made]
+    ) -> None:
+        """`sizes`: what jobs at work are to have now; `made`: their Jobs. Both by job id."""
         self._sizes = sizes
+        self._made = made
         self._observed = observed
         self._objects = objects
         self._doomed: dict[str, tuple[str, str, int]] = {}  # by uid: job id, pod's name, grace
@@ -63,7 +81,10 @@ class Caretaker:
         self._renewed.pop(job_id, None)
         for uid in [uid for uid, (of, _, _) in self._doomed.items() if of == job_id]:
             del self._doomed[uid]
-        if (job := self._observed.job(job_id)) is not None:
+        job, made = self._observed.job(job_id), self._made.get(job_id)
+        if job is None and made is not None:
+            job = made.job  # it may be there without its labels
+        if job is not None:
             await self._remove(job)
 
     # What is done by itself
@@ -74,6 +95,7 @@ class Caretaker:
         loop = asyncio.get_running_loop()
         while True:
             try:
+                await self._restore_labels()
                 if loop.time() >= next_orphans and self._observed.is_complete:
                     next_orphans = loop.time() + ORPHANS_SECONDS
                     await self._remove_orphans(is_over)
@@ -81,6 +103,7 @@ class Caretaker:
                     await self._end(uid)
                 await self._declare_lost()
                 await self._restore_sizes()
+                await self._equip_again(loop.time())
                 await self._renew_tokens(loop.time())
             except CortexError as error:
                 log.warning("caring for the workers failed, and is tried again: %s", error.message)
@@ -123,6 +146,11 @@ class Caretaker:
                 log.warning("the pod %s does not end on its node; it is given up", pod["metadata"]["name"])
                 await self._objects.declare_lost(pod)
 
+    async def _restore_labels(self) -> None:
+        for job_id, made in list(self._made.items()):
+            if self._observed.job(job_id) is None and (job := await self._objects.restore_labels(made.job)) is not None:
+                self._observed.note(job)
+
     async def _restore_sizes(self) -> None:
         for job_id, size in list(self._sizes.items()):
             job = self._observed.job(job_id)
@@ -131,6 +159,17 @@ class Caretaker:
             if (job["spec"].get("parallelism"), job["spec"].get("completions")) != (size, size):
                 log.warning("the Job %s was resized by somebody else; it gets its size back", job["metadata"]["name"])
                 self._observed.note(await self._objects.resize(await self._objects.own(job), size))
+
+    async def _equip_again(self, now: float) -> None:
+        today = datetime.now(UTC)
+        waiting = {
+            job_id_of(pod) for pod in self._observed.pods() if pod_status.has_begun_nothing(pod, MOUNT_SECONDS, today)
+        }
+        for job_id in waiting & self._made.keys():
+            job = self._observed.job(job_id)
+            if job is not None and now - self._renewed.get(job_id, -inf) >= MOUNT_SECONDS:
+                await self._objects.equip(self._made[job_id].work, job)
+                self.equipped(job_id)
 
     async def _renew_tokens(self, now: float) -> None:
         for job_id, since in list(self._renewed.items()):

@@ -17,7 +17,7 @@ from services.common.errors import Category, CortexError
 from services.common.events import wait_within
 from services.common.kubernetes import Cluster, Object
 from services.scheduler.adapters.kubernetes_workers import job_status, pod_status
-from services.scheduler.adapters.kubernetes_workers.caretaker import Caretaker
+from services.scheduler.adapters.kubernetes_workers.caretaker import Caretaker, Made
 from services.scheduler.adapters.kubernetes_workers.job_objects import JobObjects
 from services.scheduler.adapters.kubernetes_workers.manifests import Work
 from services.scheduler.adapters.kubernetes_workers.observed import Observed
@@ -62,8 +62,8 @@ class KubernetesWorkerDriver:
         self._observed.on_pod = self._tellings.look
         self._observed.on_pods = self._all_pods
         self._sizes: dict[str, int] = {}  # what jobs are to have, by job id
-        self._caretaker = Caretaker(self._observed, self._objects, self._sizes)
-        self._made: dict[str, str] = {}  # uids of the Jobs that have all they need, by job id
+        self._made: dict[str, Made] = {}  # by job id
+        self._caretaker = Caretaker(self._observed, self._objects, self._sizes, self._made)
         self._making: dict[str, asyncio.Lock] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -174,7 +174,8 @@ class KubernetesWorkerDriver:
                 # Its workers are done, or it was taken away, and yet ours goes on: it needs another one.
                 await self._objects.remove(job)
                 return None
-            if job is not None and self._made.get(job_id) == job["metadata"]["uid"]:
+            made = self._made.get(job_id)
+            if job is not None and made is not None and made.job["metadata"]["uid"] == job["metadata"]["uid"]:
                 return job
             size = self._sizes.setdefault(job_id, work.job.workers)
             if job is None:
@@ -184,7 +185,7 @@ class KubernetesWorkerDriver:
                 await self._objects.equip(work, job)
             job = await self._objects.resize(job, size)  # also one that was there, and that we have not seen yet
             self._observed.note(job)
-            self._made[job_id] = job["metadata"]["uid"]
+            self._made[job_id] = Made(work, job)
             self._caretaker.equipped(job_id)
             return job
 
@@ -193,7 +194,10 @@ class KubernetesWorkerDriver:
         if job is not None and (reason := job_status.suspended(job)) is not None:
             return Health(Phase.PENDING, reason, queued=True)
         stalled = seconds >= self._settings.stalled_seconds
-        return Health(Phase.STALLED if stalled else Phase.PENDING, "Kubernetes has not made its pod yet")
+        reason = "Kubernetes has not made its pod yet"
+        if job is not None and seconds >= LOOK_AGAIN_SECONDS:  # such as a quota: only the Job's events say so
+            reason += f": `kubectl describe job {job['metadata']['name']}` says why"
+        return Health(Phase.STALLED if stalled else Phase.PENDING, reason)
 
     async def adopt(self, worker: WorkerRecord) -> bool:
         """Watch a pod that an earlier scheduler handed out. False when it is gone."""
@@ -229,16 +233,18 @@ class KubernetesWorkerDriver:
 
     async def write_job_spec(self, job: JobRecord, spec_json: str) -> None:
         """Make this what the containers find; those of running pods within the minute that Kubernetes takes for it."""
-        made = self._observed.job(job.spec.job_id)
-        if made is not None:  # else it is written with the Job
-            await self._objects.write_document(made, spec_json)
+        job_id = job.spec.job_id
+        if (made := self._made.get(job_id)) is not None:
+            made.work = replace(made.work, job=job)
+        if (found := self._observed.job(job_id)) is not None:  # else it is written with the Job
+            await self._objects.write_document(found, spec_json)
 
     async def clean_up(self, job_id: str) -> None:
         """Have the job's Job deleted, and with it all that there is of it."""
         self._sizes.pop(job_id, None)
-        self._made.pop(job_id, None)
         self._making.pop(job_id, None)
         await self._caretaker.remove(job_id)
+        self._made.pop(job_id, None)
 
 
 def _belongs(pod: Object, job: Object) -> bool:

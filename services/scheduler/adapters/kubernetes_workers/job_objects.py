@@ -7,7 +7,7 @@ our labels, so an earlier try of ours has made it.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.common.errors import Category, CortexError
@@ -66,19 +66,20 @@ class JobObjects:
         except CortexError as error:
             if error.kind != EXISTS:
                 raise
-            job = await self._ours(work)
+            job = await self._ours(work, manifest["metadata"]["labels"])
         await self.equip(work, job, document)
         return job
 
-    async def _ours(self, work: Work) -> Object:
+    async def _ours(self, work: Work, labels: Mapping[str, str]) -> Object:
         job = await self._cluster.get(JOBS, self._namespace, work.name)
         if job is None or "deletionTimestamp" in job["metadata"]:
             text = f"the Job {work.name} is just being removed"
             raise CortexError("kubernetes.conflict", text, Category.UNAVAILABLE)
-        if job["metadata"].get("labels", {}).get(JOB_ID_LABEL) != work.job.spec.job_id:
+        template = job["spec"]["template"]["metadata"].get("labels", {})  # nobody can change these
+        if template.get(JOB_ID_LABEL) != work.job.spec.job_id:
             text = f"there is a Job {work.name} in {self._namespace} already that is not ours: remove or rename it"
             raise CortexError("kubernetes.already_exists", text)
-        return await self.own(job)
+        return await self._label(await self.own(job), labels)
 
     async def equip(self, work: Work, job: Object, document: str | None = None) -> None:
         """All that the pods of a Job mount. Kubernetes starts none of its containers before that is there."""
@@ -131,6 +132,21 @@ class JobObjects:
             {"op": "replace", "path": f"/spec/{name}", "value": workers} for name in ("completions", "parallelism")
         ]
         return await self._change(job, sizes)
+
+    async def restore_labels(self, job: Object) -> Object | None:
+        """Give a Job that is not found by its labels these back; None where it is gone."""
+        name, labels = job["metadata"]["name"], job["metadata"]["labels"]
+        now = await self._cluster.get(JOBS, self._namespace, name)
+        if now is None or now["metadata"]["uid"] != job["metadata"]["uid"]:
+            return None
+        return await self._label(await self.own(now), labels)
+
+    async def _label(self, job: Object, labels: Mapping[str, str]) -> Object:
+        has = job["metadata"].get("labels", {})
+        if labels.items() <= has.items():
+            return job
+        log.warning("somebody else changed labels of the Job %s; it gets them back", job["metadata"]["name"])
+        return await self._change(job, [{"op": "add", "path": "/metadata/labels", "value": {**has, **labels}}])
 
     async def _change(self, job: Object, operations: list[Object]) -> Object:
         """Change a Job if it still follows us."""

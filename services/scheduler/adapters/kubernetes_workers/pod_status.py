@@ -60,6 +60,15 @@ def dequeuer_began(pod: Pod) -> bool:
     return "running" in state or "terminated" in state
 
 
+def has_begun_nothing(pod: Pod, seconds: float, now: datetime) -> bool:
+    """It is so old, has a node, and none of its containers has begun, or could not be."""
+    if not pod["spec"].get("nodeName") or has_ended(pod) or is_leaving(pod):
+        return False
+    states = [each.get("state", {}) for each in _statuses(pod)]
+    silent = all(state.get("waiting", {}).get("reason") in _NO_TROUBLE for state in states)
+    return silent and seconds_since(pod["metadata"].get("creationTimestamp"), now) >= seconds
+
+
 def seconds_since(text: str | None, now: datetime) -> float:
     """How long ago a point in time was that the API server tells; 0 for none."""
     return (now - datetime.fromisoformat(text).astimezone(UTC)).total_seconds() if text else 0.0
@@ -114,8 +123,7 @@ def _creating(pod: Pod) -> Health:
 
 
 def _waiting(pod: Pod) -> Iterator[tuple[str, Pod]]:
-    status = pod.get("status", {})
-    for each in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+    for each in _statuses(pod):
         if (waiting := each.get("state", {}).get("waiting")) is not None:
             yield each["name"], waiting
 
@@ -234,9 +242,13 @@ def _condition(pod: Pod, kind: str) -> Pod:
     return {}
 
 
-def _status_of(pod: Pod, name: str) -> Pod:
+def _statuses(pod: Pod) -> list[Pod]:
     status = pod.get("status", {})
-    for each in (*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ())):
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _status_of(pod: Pod, name: str) -> Pod:
+    for each in _statuses(pod):
         if each["name"] == name:
             found: Pod = each
             return found
