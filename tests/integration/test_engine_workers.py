@@ -30,6 +30,10 @@ def spec_of(directory: Path, *containers: Container) -> WorkerSpec:
     return make_spec(directory, *containers, stop_grace_seconds=1.0)
 
 
+EAT = "hoard = []\nwhile True: hoard.append(b'x' * (4 << 20))"
+HUNGRY = Container(name="hungry", image=IMAGE, command=[PYTHON, "-c", EAT], memory_bytes=64 << 20)
+
+
 @asynccontextmanager
 async def running(spec: WorkerSpec, engine: RealEngine) -> AsyncIterator[tuple[EnginePod, Recorder]]:
     with engine.infra() as infra:
@@ -56,8 +60,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_what_a_container_finds(engine: RealEngine, tmp_path: Path) -> None:
-    text = (
-        'echo "port $(CORTEX_PORT) greeting $GREETING"; cat /cortex/spec/job.json; echo; ls /cortex/client -d;'
+    text = (  # all in one stream: between two an engine keeps no order
+        "exec 2>&1;"
+        ' echo "port $(CORTEX_PORT) greeting $GREETING"; cat /cortex/spec/job.json; echo; ls /cortex/client -d;'
         " echo shared > /mnt/file; df /dev/shm | grep -o ' 16384 '; env | grep -c HOME; touch /cortex/spec/x || echo ro"
     )
     env = [EnvVar(name="GREETING", value="two\nlines $(CORTEX_PORT) $$(CORTEX_PORT)")]
@@ -100,8 +105,10 @@ async def test_how_a_container_ended_is_told_and_it_is_started_again(engine: Rea
 
 
 async def test_a_container_that_is_killed_is_no_evidence_of_anything(engine: RealEngine, tmp_path: Path) -> None:
-    spec = spec_of(tmp_path, shell("api", "exec sleep 1000"))
+    """Nor is it that the kernel ends another container for its memory meanwhile."""
+    spec = spec_of(tmp_path, shell("api", "exec sleep 1000"), HUNGRY)
     async with running(spec, engine) as (_, seen):
+        assert (await seen.exit_of("hungry")).out_of_memory
         engine("kill", "--signal=KILL", engine.container("api"))
         ended = await seen.exit_of("api")
         assert (ended.signal, ended.out_of_memory) == (signal.SIGKILL, False)
@@ -113,10 +120,8 @@ async def test_a_container_over_its_memory_limit_is_ended_and_that_is_told(
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    eat = "hoard = []\nwhile True: hoard.append(b'x' * (4 << 20))"
-    hungry = Container(name="api", image=IMAGE, command=[PYTHON, "-c", eat], memory_bytes=64 << 20)
-    async with running(spec_of(tmp_path, hungry), engine) as (_, seen):
-        ended = await seen.exit_of("api")
+    async with running(spec_of(tmp_path, HUNGRY), engine) as (_, seen):
+        ended = await seen.exit_of("hungry")
         assert ended.out_of_memory
         assert ended.reason == "used more memory than its limit (compute.mem 64Mi)"
     assert list(here.iterdir()) == []  # podman's monitor writes a file `oom` where it was started

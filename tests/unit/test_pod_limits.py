@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.dequeuer.pod import cgroups
 from services.dequeuer.pod.cgroups import Hierarchy, MemoryCgroup
 from services.dequeuer.pod.container import backoff_seconds
 from services.dequeuer.pod.memory import MemoryGuard, human_bytes
@@ -28,7 +29,9 @@ def test_sizes_are_written_as_quantities(number: int, text: str) -> None:
     ("version", "limit_file", "events_file"),
     [(1, "memory.limit_in_bytes", "memory.oom_control"), (2, "memory.max", "memory.events")],
 )
-def test_a_memory_cgroup_in_either_version(tmp_path: Path, version: int, limit_file: str, events_file: str) -> None:
+def test_a_memory_cgroup_in_either_version(
+    tmp_path: Path, version: int, limit_file: str, events_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     group = MemoryCgroup(Hierarchy(tmp_path, version), "api", 1 << 20)
     assert (group.path / limit_file).read_text() == str(1 << 20)
     assert group.path.name == f"cortex-{os.getpid()}-api"
@@ -37,6 +40,22 @@ def test_a_memory_cgroup_in_either_version(tmp_path: Path, version: int, limit_f
     assert entered.stdout == "in\n"
     assert (group.path / "cgroup.procs").read_text().strip().isdigit()
     assert guard.evidence(9) == ""
+    monkeypatch.setattr(cgroups, "machine_oom_kills", lambda: 10**9)
+    assert guard.evidence(9) == "", "somebody else's end is no evidence where the kernel counts ours"
     (group.path / events_file).write_text("oom 3\noom_kill 1\n")
     assert guard.evidence(9) == "used more memory than its limit (compute.mem 1Mi)"
     shutil.rmtree(group.path)
+
+
+def test_without_a_cgroup_the_machines_count_is_evidence_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = 3
+    monkeypatch.setattr(cgroups, "machine_oom_kills", lambda: kills)
+    guard = MemoryGuard(None, None)
+    assert guard.evidence(9) == ""
+    kills = 4
+    guard.look()
+    assert guard.evidence(9) == "was ended by the kernel because the machine ran out of memory"
+    assert guard.evidence(15) == ""
+    for _ in range(20):
+        guard.look()
+    assert guard.evidence(9) == ""

@@ -5,7 +5,8 @@ each other and with the dequeuer, as in a pod of Kubernetes, and every port is t
 gateway and the collector. `/cortex/spec`, `/cortex/client` and `/mnt` are mounts of the worker's own directories.
 
 A container is made (`create`), then run by a child of ours that carries its output (`start --attach`); how it ended is
-asked for (`inspect`), and it is removed. The next start is a new container. Engines keep containers alive whoever dies,
+asked for (`inspect`), and it is removed. The next start is a new container. That memory ran out is the engine's word
+alone: it has a cgroup for each container. Engines keep containers alive whoever dies,
 so a child waits on a pipe that the kernel closes however we end, and removes what is left then.
 """
 
@@ -14,6 +15,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -39,7 +41,7 @@ from services.dequeuer.pod.child import Child, run
 from services.dequeuer.pod.container import CannotStart, Ended, Running
 from services.dequeuer.pod.expansion import expand
 from services.dequeuer.pod.group import ContainerGroup
-from services.dequeuer.pod.memory import MemoryGuard, human_bytes
+from services.dequeuer.pod.memory import human_bytes
 from services.dequeuer.ports import PodListener
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,10 @@ _LOOK_SECONDS = 0.05
 
 _NOT_THERE = re.compile(r"not found|no such file or directory|permission denied|not a directory", re.IGNORECASE)
 """What engines say of a command that an image does not have."""
+
+_OOM_FILE = "oom"
+"""What podman's monitor leaves when the kernel has ended a container for its memory; older ones leave it where podman
+was started, and podman does not find it there."""
 
 
 class EnginePod(ContainerGroup):
@@ -157,7 +163,7 @@ class EngineLauncher:
     engine: Engine
     environ: Mapping[str, str]
     directory: str
-    """Where the engine's program runs: what it starts may leave a file there that says that memory ran out."""
+    """The worker's. Each start runs in a directory of its own in it: see `_OOM_FILE`."""
     worker_id: str
     plan: ContainerPlan
     declared: Mapping[str, str]
@@ -179,9 +185,10 @@ class EngineLauncher:
         made = await self.ask(self.engine.create(replace(self.plan, name=name)))
         if made.returncode != 0:
             raise CannotStart(f"cannot be made: {self.engine.program}: {last_line(made.stderr)}", for_good=False)
-        guard = MemoryGuard(self.plan.resources.memory_bytes, None)
-        child = Child(self.engine.start(name), self.environ, self.directory, output_fd)
-        process = EngineProcess(self, name, child, guard)
+        place = Path(self.directory, name)
+        await asyncio.to_thread(place.mkdir, exist_ok=True)
+        child = Child(self.engine.start(name), self.environ, str(place), output_fd)
+        process = EngineProcess(self, name, child, place)
         try:
             await process.begin()
         except BaseException:
@@ -221,10 +228,10 @@ class EngineLauncher:
 class EngineProcess:
     """One start of a container: the engine's program that carries its output."""
 
-    def __init__(self, launcher: EngineLauncher, name: str, child: Child, guard: MemoryGuard) -> None:
+    def __init__(self, launcher: EngineLauncher, name: str, child: Child, place: Path) -> None:
         self._launcher = launcher
         self._name = name
-        self._guard = guard
+        self._place = place
         self._carried = asyncio.create_task(child.wait(), name=f"output of {name}")
         self._sent: list[subprocess.Popen[bytes]] = []
         self._ended = False
@@ -254,13 +261,14 @@ class EngineProcess:
         for sending in self._sent:
             await asyncio.to_thread(sending.wait)
         state = await self._launcher.state_of(self._name)
+        evidence = self._evidence(state)
         self._launcher.running = None
         await self._remove()
         if state.get("Running") or "ExitCode" not in state:
             return Ended(None, signal.SIGKILL)
         code = int(state["ExitCode"])
         number = code - 128 if 128 < code <= 128 + signal.NSIG else None
-        return Ended(None if number else code, number, self._evidence(state, number))
+        return Ended(None if number else code, number, evidence)
 
     def terminate(self) -> None:
         """SIGTERM to its first process."""
@@ -287,10 +295,11 @@ class EngineProcess:
         told = await self._launcher.ask(self._launcher.engine.remove(self._name))
         if told.returncode != 0:
             log.warning("container %s cannot be removed: %s", self._name, last_line(told.stderr))
+        await asyncio.to_thread(shutil.rmtree, self._place, ignore_errors=True)
 
-    def _evidence(self, state: Mapping[str, Any], number: int | None) -> str:
-        limit = self._launcher.plan.resources.memory_bytes
-        seen = self._guard.evidence(number)
-        if limit is not None and (seen or state.get("OOMKilled")):
+    def _evidence(self, state: Mapping[str, Any]) -> str:
+        if not state.get("OOMKilled") and not (self._place / _OOM_FILE).exists():
+            return ""
+        if (limit := self._launcher.plan.resources.memory_bytes) is not None:
             return f"used more memory than its limit (compute.mem {human_bytes(limit)})"
-        return seen or ("was ended because memory ran out" if state.get("OOMKilled") else "")
+        return "was ended because memory ran out"
