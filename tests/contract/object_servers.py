@@ -143,10 +143,10 @@ def running(
     """A server's process, from when it answers until the end of the block."""
     endpoint = f"http://127.0.0.1:{port}"
     log = directory / "log"
+    # Killed, it leaves its logs and pid files in the directory for temporary files: that is the tests' as well.
+    environ = {**os.environ, "TMPDIR": str(directory), **environ}
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*DIES_WITH_US, *command], cwd=directory, env={**os.environ, **environ}, stdout=output, stderr=output
-        )
+        process = subprocess.Popen([*DIES_WITH_US, *command], cwd=directory, env=environ, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + PATIENCE_S
         while not (_answers(endpoint) and _is(ready)):

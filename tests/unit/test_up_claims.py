@@ -5,7 +5,9 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,11 @@ from services.scheduler.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    directory = tmp_path / "run"
-    directory.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-    return directory
+def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One of each test's own, with a path short enough to be used: pytest's own may be too long, and passed over."""
+    with tempfile.TemporaryDirectory(prefix="cb-") as directory:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        yield
 
 
 def test_the_sockets_directory_is_private_and_the_same_every_time(tmp_path: Path) -> None:
