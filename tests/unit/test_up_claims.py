@@ -5,9 +5,7 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +16,6 @@ from cortex.up.part_log import readable
 from cortex.up.supervisor import how_it_ended
 from services.gateway import server
 from services.scheduler.settings import Settings
-
-
-@pytest.fixture(autouse=True)
-def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One of each test's own, with a path short enough to be used: pytest's own may be too long, and passed over."""
-    with tempfile.TemporaryDirectory(prefix="cb-") as directory:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
-        yield
 
 
 def test_the_sockets_directory_is_private_and_the_same_every_time(tmp_path: Path) -> None:
